@@ -1,0 +1,330 @@
+"""A parameter-server shard: a synchronous state machine that knows no model, no thread and no clock.
+
+It holds one range of the dense arena, its rows of the tables, the optimizer's state, and the memory of
+which pushes it has applied. Wrapped as a Ray actor by `psdevise.runtime`, and used as it is in one process.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from psdevise.config import option
+from psdevise.errors import BadGradient, StaleIncarnation, UnknownVersion
+from psdevise.server.layout import Layout
+from psdevise.server.optimizer import DenseOptimizer, OptimizerOptions, TableOptimizer, all_finite
+from psdevise.server.protocol import Ack, Array, Gradient, Identity, Pulled, Rows, Turn, Version
+
+# Arrays that come through shared memory are read-only; the optimizer only reads them.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
+@dataclass(frozen=True)
+class LagOptions:
+    on_lag: Literal["apply", "scale", "refuse"] = option(
+        "apply", "what a push with lag meets: apply, scale (by 1/(1+lag)), refuse (beyond max_lag)"
+    )
+    max_lag: int = option(1000, "refuse: updates since the sender's fetch from which on a push is refused", low=0)
+
+
+@dataclass
+class Answered:
+    """The pushes of one worker's incarnation that were answered for good: all below `floor`, and these."""
+
+    incarnation: int
+    floor: int = 0
+    above: set[int] = field(default_factory=set)
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence < self.floor or sequence in self.above
+
+    def add(self, identity: Identity) -> None:
+        self.above.add(identity.sequence)
+        if identity.floor > self.floor:
+            self.floor = identity.floor
+            self.above = {s for s in self.above if s >= self.floor}
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """All that a shard is: arrays by name, and plain data. `answered` maps a worker to
+    (incarnation, floor, sequences above it)."""
+
+    tensors: dict[str, Array]
+    scalars: dict[str, float]
+    version: Version
+    answered: dict[int, tuple[int, int, tuple[int, ...]]]
+
+
+class Shard:
+    """
+    Args:
+        index: which of `layout.shards` this is.
+        incarnation: handed out by the orchestrator; no two lives of a shard share one.
+        state: parameters and, from a snapshot, optimizer state and answered pushes; zeros without.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        index: int,
+        optimizer: OptimizerOptions,
+        incarnation: int,
+        state: ShardState | None = None,
+        lag: LagOptions | None = None,
+    ) -> None:
+        self.layout, self.index = layout, index
+        self._lag = lag or LagOptions()
+        start, stop = layout.range(index)
+        self._arena = np.zeros(stop - start, np.float32)
+        self._buffers = np.zeros(layout.buffer_size if index == 0 else 0, np.float32)
+        self._buffers_of: dict[int, Array] = {}
+        self._tables = {
+            t.name: TableOptimizer(np.zeros((layout.table_rows(t, index), t.dim), np.float32), optimizer)
+            for t in layout.tables
+        }
+        self._dense = DenseOptimizer(torch.from_numpy(self._arena), layout, index, optimizer)
+        self._answered: dict[int, Answered] = {}
+        self._held: dict[int, tuple[Identity, Gradient, float]] = {}
+        self._turn: Turn | None = None
+        self.version = Version(incarnation, 0)
+        self.counts: Counter[str] = Counter()
+        self.lags: Counter[int] = Counter()
+        if state is not None:
+            self._load(state)
+
+    # ------------------------------------------------------------------ reading
+
+    def pull(
+        self,
+        rows: dict[str, Rows] | None = None,
+        newer_than: Version | None = None,
+        accumulators: bool = False,
+        buffers: bool = False,
+    ) -> Pulled:
+        """The dense range unless the caller has this version already, and the asked rows of each table.
+
+        The arrays are views of the shard's own memory: a host copies or serialises them before it lets
+        the next call in.
+        """
+        fresh = newer_than != self.version
+        pulled_rows = {name: self._tables[name].values[ids] for name, ids in (rows or {}).items()}
+        row_sums: dict[str, Array] = {}
+        if accumulators:
+            for name, ids in (rows or {}).items():
+                sums = self._tables[name].sums
+                if sums is not None:
+                    row_sums[name] = sums[ids]
+        return Pulled(
+            version=self.version,
+            dense=self._arena if fresh else None,
+            rows=pulled_rows,
+            accumulators=self._dense.accumulators() if accumulators and fresh else None,
+            row_accumulators=row_sums,
+            buffers=self._buffers if buffers and self.index == 0 else None,
+        )
+
+    # ------------------------------------------------------------------ writing
+
+    def push(
+        self,
+        gradient: Gradient,
+        identity: Identity,
+        pulled_at: Version,
+        rate: float = 1.0,
+        turn: Turn | None = None,
+    ) -> Ack:
+        """Applies a gradient once, at `rate` times the configured learning rate.
+
+        Raises:
+            StaleIncarnation: the sender has been replaced by a later incarnation.
+            UnknownVersion: `pulled_at` is of another incarnation of this shard; nothing is recorded.
+            BadGradient: wrong shape, dtype, rows, or not finite; counted, and never applied.
+        """
+        answered = self._admit(identity)
+        if identity.sequence in answered:
+            self.counts["repeated"] += 1
+            return Ack(self.version, 0, "repeated")
+        if pulled_at.incarnation != self.version.incarnation or pulled_at.counter > self.version.counter:
+            self.counts["unknown_version"] += 1
+            raise UnknownVersion(
+                f"computed against {tuple(pulled_at)}, this shard is at {tuple(self.version)}",
+                where=f"shard {self.index}",
+            )
+        self._check(gradient, identity)
+        lag = self.version.counter - pulled_at.counter
+        if turn is not None:
+            return self._hold(gradient, identity, rate, turn)
+        self.lags[lag] += 1
+        if self._lag.on_lag == "refuse" and lag > self._lag.max_lag:
+            answered.add(identity)
+            self.counts["too_stale"] += 1
+            return Ack(self.version, lag, "too_stale")
+        if self._lag.on_lag == "scale":
+            rate /= 1 + lag
+        self._apply(gradient, rate)
+        answered.add(identity)
+        self.counts["applied"] += 1
+        return Ack(self.version, lag, "applied")
+
+    def admit(self, worker: int, incarnation: int) -> None:
+        """From now on older incarnations of this worker are refused."""
+        known = self._answered.get(worker)
+        if known is None or known.incarnation < incarnation:
+            self._answered[worker] = Answered(incarnation)
+            self._held.pop(worker, None)
+
+    def answer(self, identity: Identity) -> Ack | None:
+        """What became of a held push: `applied` or `held`, or None if this shard does not know it (it
+        was restored since) and it must be sent again."""
+        answered = self._answered.get(identity.worker)
+        known = answered is not None and answered.incarnation == identity.incarnation
+        if known and answered is not None and identity.sequence in answered:
+            return Ack(self.version, 0, "applied")
+        held = self._held.get(identity.worker)
+        if held is not None and held[0].sequence == identity.sequence:
+            return Ack(self.version, 0, "held")
+        return None
+
+    def amend(self, turn: Turn) -> None:
+        """A member of the step under way died: go on with those that are left."""
+        if self._turn is not None and self._turn.step == turn.step:
+            self._turn = turn
+            self._held = {w: h for w, h in self._held.items() if w in turn.members}
+            self._complete()
+
+    def average(self, worker: int, buffers: Array) -> None:
+        """Takes a worker's buffers (batch-norm statistics); those served are the mean of each worker's
+        latest. Only shard 0 keeps buffers."""
+        if buffers.shape != self._buffers.shape or not all_finite(buffers):
+            self.counts["bad_buffers"] += 1
+            return
+        self._buffers_of[worker] = buffers.copy()
+        np.mean(list(self._buffers_of.values()), axis=0, out=self._buffers)
+
+    # ------------------------------------------------------------------ state
+
+    def snapshot(self) -> ShardState:
+        """A copy of everything; what is held for a turn is its sender's and not part of it."""
+        tensors: dict[str, Array] = {"dense": self._arena.copy(), "buffers": self._buffers.copy()}
+        sums, scalars = self._dense.state()
+        tensors |= {f"optimizer.{k}": v for k, v in sums.items()}
+        for name, table in self._tables.items():
+            tensors[f"table.{name}"] = table.values.copy()
+            if table.sums is not None:
+                tensors[f"sums.{name}"] = table.sums.copy()
+        answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
+        return ShardState(tensors, scalars, self.version, answered)
+
+    def stats(self) -> dict[str, Any]:
+        return {"version": tuple(self.version), "counts": dict(self.counts), "lags": dict(self.lags)}
+
+    def _load(self, state: ShardState) -> None:
+        tensors = state.tensors
+        self._arena[:] = tensors["dense"]
+        if self.index == 0:
+            self._buffers[:] = tensors["buffers"]
+        sums = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+        self._dense.load(sums, state.scalars)
+        for name, table in self._tables.items():
+            table.values[:] = tensors[f"table.{name}"]
+            saved = tensors.get(f"sums.{name}")
+            if table.sums is not None and saved is not None:
+                table.sums[:] = saved
+        self._answered = {w: Answered(i, f, set(above)) for w, (i, f, above) in state.answered.items()}
+        self.version = Version(self.version.incarnation, state.version.counter)
+
+    def _admit(self, identity: Identity) -> Answered:
+        answered = self._answered.get(identity.worker)
+        if answered is None or answered.incarnation < identity.incarnation:
+            answered = self._answered[identity.worker] = Answered(identity.incarnation)
+        if answered.incarnation > identity.incarnation:
+            self.counts["stale_incarnation"] += 1
+            raise StaleIncarnation(
+                f"worker {identity.worker}, incarnation {identity.incarnation}, was replaced by"
+                f" incarnation {answered.incarnation}",
+                where=f"shard {self.index}",
+            )
+        return answered
+
+    def _check(self, gradient: Gradient, identity: Identity) -> None:
+        problem = self._problem(gradient)
+        if problem:
+            self.counts["bad_gradient"] += 1
+            raise BadGradient(problem, where=f"shard {self.index}, push of worker {identity.worker}")
+
+    def _problem(self, gradient: Gradient) -> str:
+        parts = list(gradient.rows.items())
+        if gradient.dense is not None:
+            if gradient.dense.dtype != np.float32 or gradient.dense.shape != self._arena.shape:
+                return f"expected float32 {self._arena.shape}, got {gradient.dense.dtype} {gradient.dense.shape}"
+            if not all_finite(gradient.dense):
+                return "the gradient is not finite"
+        for name, (ids, values) in parts:
+            if name not in self._tables:
+                return f"no table {name!r} here"
+            rows, dim = self._tables[name].values.shape
+            if values.dtype != np.float32 or values.shape != (len(ids), dim):
+                return f"table {name!r}: expected float32 {(len(ids), dim)}, got {values.dtype} {values.shape}"
+            if len(ids) and (ids.min() < 0 or ids.max() >= rows):
+                return f"table {name!r}: rows out of range 0 to {rows - 1}"
+            if len(np.unique(ids)) != len(ids):
+                return f"table {name!r}: a row stands twice in one push"
+            if not all_finite(values):
+                return f"table {name!r}: the gradient is not finite"
+        return ""
+
+    def _apply(self, gradient: Gradient, rate: float) -> None:
+        if gradient.dense is not None:
+            self._dense.step(torch.from_numpy(gradient.dense), rate)
+        for name, (ids, values) in gradient.rows.items():
+            self._tables[name].step(ids, values, rate)
+        self.version = Version(self.version.incarnation, self.version.counter + 1)
+
+    def _hold(self, gradient: Gradient, identity: Identity, rate: float, turn: Turn) -> Ack:
+        if self._turn is None or turn.step > self._turn.step:
+            self._turn, self._held = turn, {}
+        kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
+        self._held[identity.worker] = (identity, kept, rate)
+        self._complete()
+        done = identity.sequence in self._answered[identity.worker]
+        return Ack(self.version, 0, "applied" if done else "held")
+
+    def _complete(self) -> None:
+        """Makes the turn's one update once all members' pushes are in: their mean, in worker order."""
+        if self._turn is None or not self._held or set(self._held) != set(self._turn.members):
+            return
+        in_order = [self._held[w] for w in sorted(self._held)]
+        self._apply(_mean([g for _, g, _ in in_order]), in_order[0][2])
+        for identity, _, _ in in_order:
+            self._answered[identity.worker].add(identity)
+        self.counts["applied"] += len(in_order)
+        self.lags[0] += len(in_order)
+        self._held = {}
+
+
+def _mean(gradients: list[Gradient]) -> Gradient:
+    if len(gradients) == 1:
+        return gradients[0]
+    share = np.float32(1 / len(gradients))
+    dense = None
+    if gradients[0].dense is not None:
+        dense = gradients[0].dense.copy()
+        for g in gradients[1:]:
+            assert g.dense is not None
+            dense += g.dense
+        dense *= share
+    rows: dict[str, tuple[Rows, Array]] = {}
+    for name in gradients[0].rows:
+        ids = np.concatenate([g.rows[name][0] for g in gradients])
+        values = np.concatenate([g.rows[name][1] for g in gradients])
+        unique, inverse = np.unique(ids, return_inverse=True)
+        summed = np.zeros((len(unique), values.shape[1]), np.float32)
+        np.add.at(summed, inverse, values)
+        rows[name] = (unique, summed * share)
+    return Gradient(dense, rows)
