@@ -191,6 +191,7 @@ class Downpour:
             return item
 
     def _progress(self, item: Item) -> float:
+        """How far the training is, by the batch's place in the order of slices: the same on any worker."""
         done = item.slice.epoch * len(self._task.slices) + item.slice.rank
         return done / self._total_slices
 
@@ -200,7 +201,7 @@ class Downpour:
         replica, options = self._replica, self._options
         rng = generator(*self._key, item.slice.epoch, item.slice.index, item.position, 1)
         replica.gradient.zero_()
-        rows, figures = self._task.gradient(replica, item.batch, rng)
+        rows, figures = self._task.gradient(replica, item.batch, rng, progress)
         if not np.isfinite(figures.get("loss", 0.0)):
             raise Diverged("the loss is not finite", mend="lower the learning rate, or raise initial_accumulator")
         if replica.gradient.numel():

@@ -63,7 +63,9 @@ class ModuleTask:
     def rows(self, batch: Batch) -> dict[str, Rows]:
         return {}
 
-    def gradient(self, replica: Replica, batch: Batch, rng: np.random.Generator) -> tuple[TableGradient, Figures]:
+    def gradient(
+        self, replica: Replica, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[TableGradient, Figures]:
         # Dropout and the like draw from torch's generator: seeded per batch, a repeated batch is the same.
         torch.manual_seed(int(rng.integers(2**31)))
         batch = _to(batch, self._device)

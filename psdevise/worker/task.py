@@ -42,7 +42,9 @@ class Task(Protocol):
     def rows(self, batch: Batch) -> dict[str, Rows]:
         """The table rows that the batch touches, sorted, without repeats; empty for dense models."""
 
-    def gradient(self, replica: Replica, batch: Batch, rng: np.random.Generator) -> tuple[TableGradient, Figures]:
+    def gradient(
+        self, replica: Replica, batch: Batch, rng: np.random.Generator, progress: float
+    ) -> tuple[TableGradient, Figures]:
         """Fills `replica.gradient` (the dense part) and returns the tables' part and the step's figures."""
 
     def schedule(self, progress: float) -> float:

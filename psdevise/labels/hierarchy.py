@@ -1,0 +1,117 @@
+"""The is-a graph of labels, and the ground-truth lists of hierarchical precision.
+
+hp@k compares a top-k list with C_k(label) (Frome et al. 2013, supplement): start from the label; at radius
+0, 1, 2, … in the graph taken as undirected, add all valid labels at that distance, whole shells at a time,
+until |C| ≥ k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from psdevise.errors import LabelError
+from psdevise.labels.space import read_tsv
+
+
+class Hierarchy:
+    """
+    Args:
+        edges: (child, parent) of is-a; a node may have several parents.
+
+    Raises:
+        LabelError: the edges hold a cycle.
+    """
+
+    def __init__(self, edges: Sequence[tuple[str, str]], where: str = "is-a graph") -> None:
+        self.edges = tuple(sorted(set(edges)))
+        self._neighbours: dict[str, list[str]] = {}
+        self.parents: dict[str, list[str]] = {}
+        for child, parent in self.edges:
+            self.parents.setdefault(child, []).append(parent)
+            self._neighbours.setdefault(child, []).append(parent)
+            self._neighbours.setdefault(parent, []).append(child)
+        self._refuse_cycles(where)
+
+    @staticmethod
+    def read(path: str) -> Hierarchy:
+        """From a TSV with the columns child, parent (and relation, which is not looked at)."""
+        return Hierarchy([(r["child"], r["parent"]) for r in read_tsv(path, ("child", "parent"))], path)
+
+    @property
+    def hash(self) -> str:
+        text = "\n".join(f"{c}\t{p}" for c, p in self.edges)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._neighbours
+
+    def neighbours(self, node: str) -> list[str]:
+        """Parents and children."""
+        return self._neighbours.get(node, [])
+
+    def shells(self, node: str) -> list[list[str]]:
+        """Nodes at undirected distance 0, 1, 2, … from `node`."""
+        distance = {node: 0}
+        shells = [[node]]
+        queue = deque([node])
+        while queue:
+            current = queue.popleft()
+            for other in self._neighbours.get(current, ()):
+                if other not in distance:
+                    distance[other] = distance[current] + 1
+                    if len(shells) <= distance[other]:
+                        shells.append([])
+                    shells[distance[other]].append(other)
+                    queue.append(other)
+        return shells
+
+    def correct_lists(
+        self, labels: Sequence[str], valid: Sequence[str], k: int
+    ) -> list[npt.NDArray[np.int64]]:
+        """C_k of each label as sorted indices into `valid`.
+
+        Raises:
+            LabelError: a label is not in the graph.
+        """
+        index: Mapping[str, list[int]] = _positions(valid)
+        lists = []
+        for label in labels:
+            if label not in self._neighbours:
+                raise LabelError(f"{label!r} is not in the is-a graph")
+            found: list[int] = []
+            for shell in self.shells(label):
+                found += [i for node in shell for i in index.get(node, ())]
+                if len(found) >= k:
+                    break
+            lists.append(np.array(sorted(found), np.int64))
+        return lists
+
+    def _refuse_cycles(self, where: str) -> None:
+        waiting = {node: len(self.parents.get(node, ())) for node in self._neighbours}
+        children: dict[str, list[str]] = {}
+        for child, parent in self.edges:
+            children.setdefault(parent, []).append(child)
+        free = [node for node, n in waiting.items() if n == 0]
+        removed = 0
+        while free:
+            node = free.pop()
+            removed += 1
+            for child in children.get(node, ()):
+                waiting[child] -= 1
+                if waiting[child] == 0:
+                    free.append(child)
+        if removed < len(waiting):
+            rest = next(node for node, n in waiting.items() if n > 0)
+            raise LabelError(f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself")
+
+
+def _positions(valid: Sequence[str]) -> dict[str, list[int]]:
+    positions: dict[str, list[int]] = {}
+    for i, node in enumerate(valid):
+        positions.setdefault(node, []).append(i)
+    return positions

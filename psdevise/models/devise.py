@@ -1,0 +1,54 @@
+"""The two heads on a core: the softmax layer of the visual phase, and DeViSE's projection in its place."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Softmax(nn.Module):
+    """Core and a linear layer of one logit per class: float [B, 3, H, W] → [B, classes]."""
+
+    def __init__(self, core: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.core = core
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.core(pictures))
+        return logits
+
+
+class DeViSE(nn.Module):
+    """x = M (v - shift) / scale, v the core's output: float [B, 3, H, W] → [B, dim] (Frome et al. 2013, 3.3).
+
+    `shift` and `scale` are float [features] constants, 0 and 1 unless given: the mean and the standard
+    deviation of the training features, with which one rate of learning suits every core. `projection.weight`
+    is the paper's M. `normalise` makes the output a unit vector (the paper does not, in its loss).
+    """
+
+    def __init__(
+        self,
+        core: nn.Module,
+        features: int,
+        dim: int,
+        shift: torch.Tensor | None = None,
+        scale: torch.Tensor | None = None,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.core = core
+        self.projection = nn.Linear(features, dim, bias=False)
+        self.register_buffer("shift", torch.zeros(features) if shift is None else shift.float().clone())
+        self.register_buffer("scale", torch.ones(features) if scale is None else scale.float().clone())
+        self.normalise = normalise
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.project(self.core(pictures))
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """The map alone, for features [B, features] that were computed before: → [B, dim]."""
+        standard = (features - self.get_buffer("shift")) / self.get_buffer("scale")
+        projected: torch.Tensor = self.projection(standard)
+        return F.normalize(projected, dim=1) if self.normalise else projected

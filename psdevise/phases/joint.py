@@ -1,0 +1,203 @@
+"""The joint phase: the softmax layer replaced by a projection into the space of the word vectors.
+
+First the projection alone, from the core's outputs that were computed once; then core and projection
+together, the core at a learning rate of its own (Frome et al. 2013, section 3.3). With random vectors in
+place of words it is the paper's random-embedding baseline; with the squared distance, its L2 control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save as save_safetensors
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from psdevise import store
+from psdevise.config import option
+from psdevise.data import features
+from psdevise.data.feed import FeedOptions
+from psdevise.data.features import Features
+from psdevise.models.core import CoreOptions
+from psdevise.models.devise import DeViSE
+from psdevise.models.losses import hinge_rank, squared_distance
+from psdevise.phases.pictures import PictureSource, true_mask
+from psdevise.phases.visual import build_without_weights
+from psdevise.server.ledger import cut
+from psdevise.server.layout import Group
+from psdevise.server.optimizer import OptimizerOptions
+from psdevise.worker.downpour import DownpourOptions
+from psdevise.worker.module import ModuleTask, Schedule, schedule
+from psdevise.worker.task import Figures
+
+JointLoss = Literal["hinge", "hinge_sum", "l2"]
+
+
+@dataclass(frozen=True)
+class ProjectionOptions:
+    epochs: int = option(10, "passes over the core's outputs", low=0)
+    batch: int = option(128, "pictures in a mini-batch", low=1)
+    slices: int = option(40, "slices per pass; at least ten per worker", low=1)
+    schedule: Schedule = option("linear", "learning rate over the phase: constant, linear or cosine decay")
+    optimizer: OptimizerOptions = option(OptimizerOptions(rate=0.05), "update on the shards")
+    downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
+
+
+@dataclass(frozen=True)
+class FineTuningOptions:
+    epochs: int = option(1, "passes over the pictures; 0 leaves the core as it is", low=0)
+    core_rate: float = option(0.1, "learning rate of the core, as a share of the projection's", low=0.0)
+    feed: FeedOptions = option(FeedOptions(), "batches and augmentation")
+    slices: int = option(40, "slices per pass; at least ten per worker", low=1)
+    schedule: Schedule = option("linear", "learning rate over the phase")
+    optimizer: OptimizerOptions = option(OptimizerOptions(rate=0.01), "update on the shards")
+    downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
+
+
+@dataclass(frozen=True)
+class JointOptions:
+    loss: JointLoss = option(
+        "hinge", "hinge: cut at the first violation in random order; hinge_sum: the whole sum; l2: squared distance"
+    )
+    margin: float = option(0.1, "margin of the hinge", low=0.0)
+    centre: bool = option(False, "subtract the mean of the training labels' vectors before they are made unit")
+    standardise: bool = option(True, "standardise the core's outputs with the training pictures' mean and deviation")
+    projection: ProjectionOptions = option(ProjectionOptions(), "the first part: the projection alone")
+    fine_tuning: FineTuningOptions = option(FineTuningOptions(), "the second part: core and projection")
+
+
+def unit_vectors(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+    """t/‖t‖ of each row [n, dim], after subtracting `mean` [dim] where there is one."""
+    moved = vectors if mean is None else vectors - mean
+    norm = np.linalg.norm(moved, axis=1, keepdims=True)
+    return (moved / np.maximum(norm, 1e-12)).astype(np.float32)
+
+
+def random_vectors(labels: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
+    """The random-embedding baseline: independent directions, uniform on the sphere, float32 [labels, dim]."""
+    return unit_vectors(np.random.default_rng([seed, 77]).standard_normal((labels, dim)).astype(np.float32), None)
+
+
+@dataclass(frozen=True)
+class BuildProjection:
+    """Makes the task of the projection alone.
+
+    Args:
+        features: the core's outputs; pictures kept back for validation are not among them.
+        vectors: file of the training labels' unit vectors [classes, dim].
+    """
+
+    features: str
+    classes: tuple[str, ...]
+    vectors: str
+    options: JointOptions
+    seed: int
+
+    def __call__(self) -> ModuleTask:
+        data = features.read(self.features, keep=self.classes)
+        vectors = read_vectors(self.vectors)
+        options = self.options.projection
+        shift, scale = standard(data.values) if self.options.standardise else (None, None)
+        torch.manual_seed(self.seed)
+        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1], shift, scale)
+        return ModuleTask(
+            module,
+            partial(joint_loss, vectors=vectors, options=self.options),
+            _FeatureReader(data, self.classes, options.batch).read,
+            cut(data.rows, options.slices),
+            options.epochs,
+            schedule=schedule(options.schedule),
+            precision=options.downpour.precision,
+        )
+
+
+@dataclass(frozen=True)
+class BuildFineTuning:
+    """Makes the task of core and projection, from the projection's end."""
+
+    pictures: PictureSource
+    start: str
+    vectors: str
+    core: CoreOptions
+    options: JointOptions
+    seed: int
+
+    def __call__(self) -> ModuleTask:
+        options = self.options.fine_tuning
+        module = load_devise(self.start, self.core)
+        vectors = read_vectors(self.vectors)
+        feed = self.pictures.feed(self.core, options.feed)
+        return ModuleTask(
+            module,
+            partial(joint_loss, vectors=vectors, options=self.options),
+            feed.read,
+            cut(feed.rows, options.slices),
+            options.epochs,
+            groups={"core.": "core"},
+            rates={"default": Group(), "core": Group(rate=options.core_rate)},
+            schedule=schedule(options.schedule),
+            precision=options.downpour.precision,
+        )
+
+
+def joint_loss(
+    module: nn.Module, batch: Any, rng: np.random.Generator, vectors: Tensor, options: JointOptions
+) -> tuple[Tensor, Figures]:
+    """The mean joint loss of a batch (pictures or features [B, …], true [B, classes])."""
+    inputs, true = batch
+    projected = module(inputs)
+    vectors = vectors.to(projected.device)
+    if options.loss == "l2":
+        value = squared_distance(projected, vectors, true)
+    else:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        mode: Literal["cut", "sum"] = "cut" if options.loss == "hinge" else "sum"
+        value = hinge_rank(projected, vectors, true, generator, options.margin, mode)
+    n = float(len(true))
+    return value, {"examples": n, "loss": float(value.detach()) * n}
+
+
+def write_vectors(path: str, vectors: npt.NDArray[np.float32]) -> None:
+    store.write_bytes(path, save_safetensors({"vectors": np.ascontiguousarray(vectors, np.float32)}))
+
+
+def read_vectors(path: str) -> Tensor:
+    return load_safetensors(store.read_bytes(path))["vectors"]
+
+
+def load_devise(path: str, core: CoreOptions) -> DeViSE:
+    """A DeViSE model from its safetensors file: names as in the module's own state."""
+    tensors = load_safetensors(store.read_bytes(path))
+    dim, width = tensors["projection.weight"].shape
+    module = DeViSE(build_without_weights(core), width, dim)
+    module.load_state_dict(tensors, strict=False)
+    return module
+
+
+def standard(values: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature [n, dim] → [dim], [dim]; a constant one has deviation 1."""
+    deviation = values.std(axis=0, dtype=np.float64)
+    deviation[deviation < 1e-6] = 1.0
+    return torch.from_numpy(values.mean(axis=0, dtype=np.float64)).float(), torch.from_numpy(deviation).float()
+
+
+class _FeatureReader:
+    """Batches of features [B, dim] and true [B, classes]."""
+
+    def __init__(self, data: Features, classes: tuple[str, ...], batch: int) -> None:
+        index = {name: i for i, name in enumerate(classes)}
+        self._values, self._batch, self._classes = data.values, batch, len(classes)
+        self._targets = [[index[v] for v in row if v in index] for row in data.labels]
+
+    def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        order = start + rng.permutation(stop - start)
+        for first in range(0, len(order), self._batch):
+            rows = order[first : first + self._batch]
+            mask = true_mask([self._targets[r] for r in rows], self._classes)
+            yield torch.from_numpy(self._values[rows]), mask

@@ -1,0 +1,110 @@
+"""The language phase: skip-gram over the corpus, through row-dealt tables (Mikolov et al. 2013).
+
+A batch is a block of text. The worker fetches the rows that the block may touch into its replica, trains
+on it in place at the scheduled local rate (Downpour's local steps, with n_push = the block), and pushes
+before − after of the touched rows: as it is for the rule `sum`, divided by the rate as a gradient for the
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from psdevise.config import option
+from psdevise.data.corpus import Corpus
+from psdevise.labels.vectors import WordVectors
+from psdevise.models.skipgram import Block, SkipGram, SkipGramOptions
+from psdevise.server.ledger import cut
+from psdevise.server.layout import Layout, Table
+from psdevise.server.optimizer import OptimizerOptions
+from psdevise.server.protocol import Array, Rows
+from psdevise.worker.downpour import DownpourOptions
+from psdevise.worker.module import Linear
+from psdevise.worker.replica import Replica
+from psdevise.worker.task import Figures, TableGradient, generator
+
+
+@dataclass(frozen=True)
+class LanguageOptions:
+    vectors: str | None = option(None, "word vectors of your own (word2vec, GloVe or Parquet); null: train them")
+    skipgram: SkipGramOptions = option(SkipGramOptions(), "the model")
+    epochs: int = option(1, "passes over the text", low=1)
+    rate: float = option(0.025, "learning rate inside a block at the start; it falls linearly", low=0.0)
+    block_words: int = option(10_000, "words of a block, between a fetch and a push of rows", low=1)
+    slices: int = option(64, "slices of the corpus per pass; at least ten per worker", low=1)
+    optimizer: OptimizerOptions = option(OptimizerOptions(table_rule="sum"), "update of the tables on the shards")
+    downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
+
+
+@dataclass(frozen=True)
+class BuildLanguage:
+    """Makes the task on a worker."""
+
+    corpus: str
+    counts: tuple[int, ...]
+    options: LanguageOptions
+    seed: int
+
+    def __call__(self) -> LanguageTask:
+        return LanguageTask(Corpus(self.corpus), np.asarray(self.counts, np.int64), self.options, self.seed)
+
+
+class LanguageTask:
+    """A Task (`psdevise.worker.task`) over a corpus of encoded sentences."""
+
+    def __init__(self, corpus: Corpus, counts: np.ndarray[Any, Any], options: LanguageOptions, seed: int) -> None:
+        self._corpus, self._options, self._seed = corpus, options, seed
+        self.model = SkipGram(counts, options.skipgram)
+        tables = tuple(Table(name, rows, dim) for name, (rows, dim) in self.model.tables.items())
+        self.layout = Layout(tables=tables)
+        self.slices: Sequence[tuple[int, int]] = cut(corpus.rows, options.slices)
+        self.epochs = options.epochs
+        self._schedule = Linear(floor=1e-2)
+
+    def initial(self) -> Mapping[str, Array]:
+        return self.model.initial(generator(self._seed, 0))
+
+    def bind(self, replica: Replica) -> None:
+        pass
+
+    def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[Block]:
+        held: list[Any] = []
+        words = 0
+        for sentence in self._corpus.read(start, stop):
+            held.append(sentence)
+            words += len(sentence)
+            if words >= self._options.block_words:
+                yield self.model.prepare(held, rng)
+                held, words = [], 0
+        if held:
+            yield self.model.prepare(held, rng)
+
+    def rows(self, batch: Block) -> dict[str, Rows]:
+        return batch.rows
+
+    def gradient(
+        self, replica: Replica, batch: Block, rng: np.random.Generator, progress: float
+    ) -> tuple[TableGradient, Figures]:
+        rate = self._options.rate * self._schedule(progress)
+        before = {name: replica.tables[name][ids] for name, ids in batch.rows.items()}
+        figures = self.model.train(replica.tables, batch, rate)
+        scale = np.float32(1.0 if self._options.optimizer.table_rule == "sum" else 1.0 / rate)
+        pushed = {}
+        for name, ids in batch.rows.items():
+            moved = before[name]
+            moved -= replica.tables[name][ids]
+            moved *= scale
+            pushed[name] = (ids, moved)
+        return pushed, {"words": float(batch.words), "examples": float(figures.pairs), "loss": figures.loss}
+
+    def schedule(self, progress: float) -> float:
+        return self._schedule(progress)
+
+
+def word_vectors(terms: tuple[str, ...], counts: tuple[int, ...], parameters: Mapping[str, Array]) -> WordVectors:
+    """The trained input table as vectors by term."""
+    return WordVectors(terms, parameters["input"], np.asarray(counts, np.int64))
