@@ -164,3 +164,10 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     if expected is not None and expected != len(rows):
         raise DataError(f"cut off: {len(rows)} of {expected} vectors", where=path, mend="fetch the file again")
     return terms, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def save_parquet(vectors: WordVectors, path: str) -> None:
+    """Columns label and vector; terms as they are."""
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.matrix.astype(np.float32).reshape(-1)), vectors.dim)
+    table = pa.table({"label": list(vectors.terms), "vector": rows})
+    store.write_atomic(path, lambda f: pq.write_table(table, f))

@@ -24,6 +24,7 @@ from psdevise.config import option
 from psdevise.errors import DataError
 
 KERNEL_WORDS = 10_000
+LOSS_PAIRS = 200
 Tables = dict[str, npt.NDArray[np.float32]]
 Rows = npt.NDArray[np.int64]
 
@@ -52,7 +53,9 @@ class Block:
 
 
 class Trained(NamedTuple):
-    """`pairs`: words trained on after sub-sampling; `loss`: the kernel's summed loss over their pairs."""
+    """`pairs`: words trained on after sub-sampling; `loss`: an estimate, summed over them, of −log p of a
+    neighbour, from a few hundred neighbours before the block is trained on (gensim's own running loss has
+    the bits of the Huffman code the wrong way round)."""
 
     pairs: int
     loss: float
@@ -79,8 +82,8 @@ class SkipGram:
         expandos: dict[str, object] = {}
         if self._hierarchical:
             self.tables["inner"] = (terms - 1, dim)
-            codes, self._points = huffman(counts)
-            expandos = {"code": codes, "point": self._points}
+            self._codes, self._points = huffman(counts)
+            expandos = {"code": self._codes, "point": self._points}
             self._path_lengths = np.array([len(p) for p in self._points])
             self._path_starts = np.concatenate([[0], np.cumsum(self._path_lengths)])
             self._paths = np.concatenate(self._points).astype(np.int64)
@@ -139,11 +142,30 @@ class SkipGram:
         else:
             kernel.syn1neg, kernel.cum_table = tables["output"], block.noise
         kernel.random = np.random.RandomState(block.seed)
-        kernel.running_training_loss = 0.0
+        loss = self._sampled_loss(tables, block)
         pairs = 0
         for call in _calls(block.sentences):
-            pairs += train_batch_sg(kernel, call, rate, self._work, True)
-        return Trained(pairs, float(kernel.running_training_loss))
+            pairs += train_batch_sg(kernel, call, rate, self._work, False)
+        return Trained(pairs, loss * pairs)
+
+    def _sampled_loss(self, tables: Tables, block: Block) -> float:
+        """Mean −log p(word | neighbour) over LOSS_PAIRS adjacent pairs; for negative sampling, of the true
+        word alone."""
+        if not block.sentences:
+            return 0.0
+        rng = np.random.default_rng(block.seed)
+        chosen = rng.integers(len(block.sentences), size=LOSS_PAIRS)
+        pairs = [(s := block.sentences[i], int(rng.integers(len(s) - 1))) for i in chosen]
+        words = np.array([s[i] for s, i in pairs])
+        hidden = tables["input"][[s[i + 1] for s, i in pairs]]
+        if not self._hierarchical:
+            score = np.einsum("pd,pd->p", hidden, tables["output"][words])
+            return float(np.logaddexp(0.0, -score).mean())
+        lengths = self._path_lengths[words]
+        paths = np.concatenate([self._points[w] for w in words]).astype(np.int64)
+        bits = np.concatenate([self._codes[w] for w in words]).astype(np.float32)
+        score = np.einsum("nd,nd->n", np.repeat(hidden, lengths, axis=0), tables["inner"][paths])
+        return float(np.logaddexp(0.0, (2 * bits - 1) * score).sum() / len(words))
 
     def _inner_rows(self, unique: Rows) -> Rows:
         touched = np.zeros(self.tables["inner"][0], bool)

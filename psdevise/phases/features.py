@@ -1,4 +1,4 @@
-"""The features phase: a core that is taken as it is runs once over all pictures."""
+"""The features phase: a core that is taken as it is runs once over all training pictures."""
 
 from __future__ import annotations
 
@@ -9,21 +9,45 @@ import torch
 
 from psdevise.data import features
 from psdevise.data.features import Features
-from psdevise.data.pictures import Columns, PictureTable, decode
+from psdevise.data.pictures import PictureTable, decode
 from psdevise.errors import DataError
 from psdevise.models.core import Core, CoreOptions, normalise
+from psdevise.phases.pictures import PictureSource
 
 ROWS = 500
 
 
-def compute(
+def validation_path(path: str) -> str:
+    """Beside the training pictures' features stand those that were kept back."""
+    return path.removesuffix(".parquet") + ".validation.parquet"
+
+
+def write(
+    path: str, source: PictureSource, core: Core, options: CoreOptions, on_progress: Callable[[int, int], None]
+) -> None:
+    """Writes the outputs of the training and of the validation pictures, each to its file."""
+    table = PictureTable(source.table, source.columns)
+    held_back = table.source_rows() >= source.validation_from
+    kept: list[Features] = []
+
+    def training() -> Iterator[Features]:
+        for part, rows in _compute(table, core, options, on_progress):
+            back = held_back[rows]
+            kept.append(_pick(part, np.flatnonzero(back)))
+            yield _pick(part, np.flatnonzero(~back))
+
+    features.write(path, training(), core.features)
+    features.write(validation_path(path), kept, core.features)
+
+
+def _compute(
     table: PictureTable, core: Core, options: CoreOptions, on_progress: Callable[[int, int], None]
-) -> Iterator[Features]:
-    """The core's outputs for all rows, in parts; broken pictures are left out."""
+) -> Iterator[tuple[Features, list[int]]]:
+    """The core's outputs for all rows, in parts, with their row numbers; broken pictures are left out."""
     core.eval()
     for start in range(0, table.rows, ROWS):
         stop = min(start + ROWS, table.rows)
-        ids, labels, pixels = [], [], []
+        ids, labels, pixels, rows = [], [], [], []
         for picture in table.read(start, stop):
             try:
                 pixels.append(decode(picture.data, options.size))
@@ -31,20 +55,13 @@ def compute(
                 continue
             ids.append(picture.id)
             labels.append(picture.labels)
+            rows.append(picture.row)
         if pixels:
             with torch.inference_mode():
                 values = core(normalise(np.stack(pixels), options)).float().numpy()
-            yield Features(ids, values, labels)
+            yield Features(ids, values, labels), rows
         on_progress(stop, table.rows)
 
 
-def write(
-    path: str,
-    table_path: str,
-    columns: Columns,
-    core: Core,
-    options: CoreOptions,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    table = PictureTable(table_path, columns)
-    features.write(path, compute(table, core, options, on_progress), core.features)
+def _pick(part: Features, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Features:
+    return Features([part.ids[r] for r in rows], part.values[rows], [part.labels[r] for r in rows])

@@ -37,7 +37,10 @@ class LanguageOptions:
     block_words: int = option(10_000, "words of a block, between a fetch and a push of rows", low=1)
     slices: int = option(64, "slices of the corpus per pass; at least ten per worker", low=1)
     optimizer: OptimizerOptions = option(OptimizerOptions(table_rule="sum"), "update of the tables on the shards")
-    downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
+    downpour: DownpourOptions = option(
+        DownpourOptions(overlap=False),
+        "how workers exchange with shards; a fetch ahead would lack the block's own rows, and overshoot",
+    )
 
 
 @dataclass(frozen=True)

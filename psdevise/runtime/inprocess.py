@@ -27,6 +27,9 @@ from psdevise.worker.replica import Replica
 class InProcess:
     """Drives every worker's generator until it reports a step or pauses, then the next one's."""
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def train(self, job: Job, on_event: Listener, interrupt: Interrupt) -> Trained:
         task = job.build()
         layout = replace(task.layout, shards=job.cluster.num_shards)

@@ -1,0 +1,1 @@
+"""From systems and test pictures to results: the protocols of the papers."""

@@ -1,0 +1,187 @@
+"""The phases after training: the index of labels, and the evaluation on the test pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save as save_safetensors
+
+from psdevise import scores, store
+from psdevise.data.pictures import PictureTable, decode
+from psdevise.evaluation import evaluate, result
+from psdevise.evaluation.evaluate import Scored, Setting
+from psdevise.evaluation.pictures import score_all
+from psdevise.labels import vectors as word_vectors
+from psdevise.orchestrator.graph import Context, Inputs
+from psdevise.orchestrator.options import RunOptions
+from psdevise.orchestrator.prepare import (
+    label_space,
+    load_hierarchy,
+    load_vectors,
+    prepared,
+    progress,
+    split_of,
+)
+from psdevise.orchestrator.train import system_vectors, training_mean
+from psdevise.phases.joint import load_devise, unit_vectors
+from psdevise.phases.visual import load_softmax
+from psdevise.systems import System
+from psdevise.systems.embedding import EmbeddingSystem
+from psdevise.systems.softmax import SoftmaxSystem
+
+MAP_PICTURES = 1200
+
+
+@dataclass(frozen=True)
+class MakeIndex:
+    """Everything that `psdevise.load` needs of labels and words: unit vectors by name."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        from psdevise.orchestrator.prepare import label_vectors
+
+        names, matrix = label_vectors(inputs)
+        mean = training_mean(inputs, names, matrix) if self.options.joint.centre else None
+        labels = word_vectors.WordVectors(names, unit_vectors(matrix, mean))
+        word_vectors.save_parquet(labels, store.join(folder, "labels.parquet"))
+        terms = load_vectors(self.options, inputs)
+        whole = word_vectors.WordVectors(terms.terms, unit_vectors(terms.matrix, mean))
+        word_vectors.save_parquet(whole, store.join(folder, "terms.parquet"))
+        return {"labels": len(names), "terms": len(whole.terms), "dim": whole.dim}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Reads the test pictures once and writes results, the sheet of examples and what the maps show."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        options = self.options
+        split = split_of(inputs)
+        classes = tuple(inputs["images"].figures["classes"])
+        systems = self._systems(inputs)
+        test = prepared(inputs["images"].folder, "test")
+        report = progress(context.on_event, "evaluate")
+        size, batch = options.visual.core.size, options.evaluate.batch
+        scored, rows = score_all(test, range(test.rows), classes, systems, size, batch, report)
+        setting = Setting(
+            options.name,
+            options.seed,
+            split,
+            label_space(options, inputs),
+            load_hierarchy(options, inputs),
+            options.evaluate,
+            self._biases(inputs, systems),
+        )
+        found = evaluate.results(scored, systems, setting)
+        store.write_json(store.join(folder, "results.json"), result.plain(found))
+        store.write_json(store.join(folder, "comparisons.json"), evaluate.comparisons(scored, systems, setting))
+        store.write_json(store.join(folder, "curve.json"), evaluate.curves(scored, systems, setting))
+        store.write_bytes(store.join(folder, "doctor.json"), store.read_bytes(inputs["labels"].path("doctor.json")))
+        self._sheet(folder, test, scored, rows, setting)
+        self._maps(folder, inputs, systems, test, scored, rows, setting)
+        extra = {} if setting.hierarchy is None else {"hierarchy": setting.hierarchy.hash}
+        matrix = system_vectors(options, inputs, "devise")[1]
+        return {"pictures": len(rows), "tied": scores.tied(scores.tie_groups(matrix))} | extra
+
+    def _systems(self, inputs: Inputs) -> list[System]:
+        core = self.options.visual.core
+        systems: list[System] = []
+        for name in ("devise", *self.options.baselines):
+            if name == "softmax":
+                module = load_softmax(inputs["visual"].path("model.safetensors"), core)
+                systems.append(SoftmaxSystem(module, core, inputs["images"].figures["seen"]))
+                continue
+            names, matrix = system_vectors(self.options, inputs, name)
+            devise = load_devise(inputs[f"joint-{name}"].path("model.safetensors"), core)
+            systems.append(EmbeddingSystem(name, devise, core, dict(zip(names, matrix, strict=True))))
+        return systems
+
+    def _biases(self, inputs: Inputs, systems: list[System]) -> dict[str, float]:
+        """Calibration biases from validation pictures: the tuning classes stand for the unseen ones."""
+        figures = inputs["images"].figures
+        if not figures["tune"]:
+            return {}
+        train = prepared(inputs["images"].folder, "train")
+        rows = np.flatnonzero(train.source_rows() >= figures["validation_from"]).tolist()
+        classes = tuple(figures["seen"])
+        embedding = [s for s in systems if s.name != "softmax"]
+        size, batch = self.options.visual.core.size, self.options.evaluate.batch
+        scored, _ = score_all(train, rows, classes, embedding, size, batch, lambda done, of: None)
+        is_seen = ~np.isin(classes, figures["tune"])
+        return {
+            s.name: scores.calibration(scored.by_system[s.name], scored.true, is_seen).best_bias()
+            for s in embedding
+            if len(scored.true)
+        }
+
+    def _sheet(self, folder: str, test: PictureTable, scored: Scored, rows: list[int], setting: Setting) -> None:
+        """Pictures with the top-5 of DeViSE and of softmax side by side (the paper's Figure 2)."""
+        rng = np.random.default_rng(setting.seed)
+        half = setting.options.pictures_on_sheet // 2
+        chosen: list[int] = []
+        for classes in (setting.split.seen, setting.split.unseen):
+            members = np.flatnonzero(np.isin(np.array(scored.classes)[scored.true], classes))
+            if len(members):
+                chosen += rng.choice(members, min(half, len(members)), replace=False).tolist()
+        sheet = []
+        for i in chosen:
+            picture = test.read(rows[i], rows[i] + 1)[0]
+            label = scored.classes[scored.true[i]]
+            entry: dict[str, Any] = {"id": picture.id, "label": label, "seen": label in setting.split.seen}
+            entry["image"] = _data_uri(decode(picture.data, self.options.visual.core.size))
+            for system in ("devise", "softmax"):
+                if system in scored.by_system:
+                    row = scored.by_system[system][i]
+                    best = [b for b in np.argsort(-row, kind="stable")[:5] if np.isfinite(row[b])]
+                    entry[system] = [[scored.classes[b], float(row[b])] for b in best]
+            sheet.append(entry)
+        store.write_json(store.join(folder, "samples.json"), sheet)
+
+    def _maps(
+        self,
+        folder: str,
+        inputs: Inputs,
+        systems: list[System],
+        test: PictureTable,
+        scored: Scored,
+        rows: list[int],
+        setting: Setting,
+    ) -> None:
+        devise = next(s for s in systems if isinstance(s, EmbeddingSystem) and s.name == "devise")
+        rng = np.random.default_rng(setting.seed)
+        chosen = sorted(rng.choice(len(rows), min(MAP_PICTURES, len(rows)), replace=False).tolist())
+        wanted = {rows[i]: i for i in chosen}
+        pixels, labels = [], []
+        for start in range(0, test.rows, 500):
+            for picture in test.read(start, min(start + 500, test.rows)):
+                if picture.row in wanted:
+                    pixels.append(decode(picture.data, self.options.visual.core.size))
+                    labels.append(scored.classes[scored.true[wanted[picture.row]]])
+        tensors = {"label_vectors": devise.label_matrix(scored.classes), "image_embeddings": devise.embed(np.stack(pixels))}
+        store.write_bytes(store.join(folder, "map.safetensors"), save_safetensors(tensors))
+        hierarchy, wnids, seen = setting.hierarchy, setting.space.wnids, set(setting.split.seen)
+        parents = [
+            (hierarchy.parents.get(wnids.get(c, ""), [""])[0] if hierarchy is not None else "") for c in scored.classes
+        ]
+        about = {
+            "labels": list(scored.classes),
+            "seen": [c in seen for c in scored.classes],
+            "parent": parents,
+            "image_labels": labels,
+            "image_seen": [c in seen for c in labels],
+        }
+        store.write_json(store.join(folder, "map.json"), about)
+
+
+def _data_uri(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

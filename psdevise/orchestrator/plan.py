@@ -1,0 +1,133 @@
+"""Which phases a run has, what each is made from, and what it needs: one readable function.
+
+    world ─► images ──────► visual ─► features ─► joint-* ─► index ─► evaluate
+        └──► vocabulary ─► language ─► labels ──────┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from psdevise import config, store
+from psdevise.orchestrator import judge, prepare, train
+from psdevise.orchestrator.graph import Phase
+from psdevise.orchestrator.options import RunOptions
+
+FORMAT = 1
+SYSTEMS_OF_JOINT = ("devise", "random", "l2")
+
+
+def joint_systems(options: RunOptions) -> tuple[str, ...]:
+    """The systems that the joint phase trains."""
+    return ("devise", *(b for b in options.baselines if b != "softmax"))
+
+
+def plan(options: RunOptions) -> list[Phase]:
+    """The run's phases, every one after those it needs."""
+    world = options.data.world is not None
+    seed = {"seed": options.seed, "format": FORMAT}
+
+    def of(*parts: Any) -> dict[str, Any]:
+        return seed | {str(i): config.plain(p) for i, p in enumerate(parts)}
+
+    phases = []
+    source: tuple[str, ...] = ()
+    if world:
+        phases.append(
+            Phase("world", (), lambda: of(options.data.world), prepare.World(options), "pictures")
+        )
+        source = ("world",)
+    phases.append(
+        Phase(
+            "images",
+            source,
+            lambda: of(options.data.images.validation_rows, options.data.images.max_broken, _images(options), _labels(options)),
+            prepare.Images(options),
+            "pictures",
+        )
+    )
+    foreign = options.language.vectors
+    if foreign is None:
+        phases.append(
+            Phase(
+                "vocabulary",
+                (*source, "images"),
+                lambda: of(replace(options.vocabulary, processes=1), _text(options), options.data.text_column),
+                prepare.Words(options),
+                "words",
+            )
+        )
+    phases.append(
+        Phase(
+            "language",
+            () if foreign else ("vocabulary",),
+            lambda: of(options.language, _hash(foreign)),
+            train.Language(options),
+            "words",
+        )
+    )
+    phases.append(Phase("visual", ("images",), lambda: of(options.visual), train.Visual(options)))
+    phases.append(
+        Phase(
+            "labels",
+            ("images", "language", *(() if foreign else ("vocabulary",)), *source),
+            lambda: of(options.labels.resolve, _hash(options.labels.is_a)),
+            prepare.Labels(options),
+            "labels",
+        )
+    )
+    phases.append(
+        Phase("features", ("images", "visual"), lambda: of(options.visual.core), train.Features(options), "pictures")
+    )
+    for system in joint_systems(options):
+        phases.append(
+            Phase(
+                f"joint-{system}",
+                ("images", "visual", "features", "labels"),
+                lambda system=system: of(options.joint, system),  # type: ignore[misc]
+                train.Joint(options, system),
+            )
+        )
+    joints = tuple(f"joint-{s}" for s in joint_systems(options))
+    phases.append(
+        Phase("index", ("language", "labels", "joint-devise"), lambda: of(options.joint.centre), judge.MakeIndex(options), "labels")
+    )
+    phases.append(
+        Phase(
+            "evaluate",
+            (*source, "images", "visual", "features", "labels", "index", *joints),
+            lambda: of(replace(options.evaluate, batch=1), options.baselines, options.name),
+            judge.Evaluate(options),
+            "pictures",
+        )
+    )
+    return phases
+
+
+def _images(options: RunOptions) -> list[Any]:
+    images = options.data.images
+    if options.data.world is not None:
+        return []
+    columns = [images.id_column, images.image_column, images.labels_column]
+    return [columns, *(_content(path) for path in (images.train, images.test))]
+
+
+def _labels(options: RunOptions) -> list[Any]:
+    labels = options.labels
+    return [_hash(labels.table), _hash(labels.unseen), _hash(labels.tune)]
+
+
+def _text(options: RunOptions) -> str | None:
+    return _hash(options.data.text)
+
+
+def _hash(path: str | None) -> str | None:
+    """A file's content, not its place, is part of a key."""
+    return None if path is None else store.sha256(path)
+
+
+def _content(path: str) -> list[str]:
+    from psdevise.data.pictures import parts
+
+    return [store.sha256(name) for name in parts(path)]

@@ -1,0 +1,226 @@
+"""The phases before training: the drawn world, the image tables, the vocabulary, the label vectors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from psdevise import store
+from psdevise.data import corpus, vocabulary, world
+from psdevise.data.pictures import Columns, PictureTable, classes
+from psdevise.data.shuffle import ShuffleReport, shuffle
+from psdevise.data.vocabulary import Vocabulary
+from psdevise.errors import DataError, LabelError
+from psdevise.events import Listener, Notice, Progress
+from psdevise.labels import vectors as word_vectors
+from psdevise.labels.hierarchy import Hierarchy
+from psdevise.labels.resolve import resolve, summary
+from psdevise.labels.space import LabelSpace
+from psdevise.labels.split import Split, read_names, read_split
+from psdevise.orchestrator.graph import Context, Inputs
+from psdevise.orchestrator.options import RunOptions
+
+
+@dataclass(frozen=True)
+class World:
+    """Draws the embedded default."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        options = self.options.data.world
+        assert options is not None
+        report = progress(context.on_event, "world")
+        paths = world.build(options, folder, report)
+        return {"paths": {name: path.rsplit("/", 1)[-1] for name, path in paths.items()}}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Both image tables in a shuffled order, twins and broken pictures reported, and the class split."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        images, labels = self.options.data.images, self.options.labels
+        train, test = image_paths(self.options, inputs)
+        columns = Columns(images.id_column, images.image_column, images.labels_column)
+        found: dict[str, ShuffleReport] = {}
+        for part, path in {"train": train, "test": test}.items():
+            report = progress(context.on_event, "images")
+            found[part] = shuffle(
+                PictureTable(path, columns),
+                store.join(folder, f"{part}.parquet"),
+                self.options.seed,
+                images.max_broken,
+                report,
+                known=found["train"].hashes if part == "test" else {},
+            )
+        for text in _twin_notices(found):
+            context.on_event(Notice("images", text))
+        tables = [prepared(folder, part) for part in ("train", "test")]
+        names = classes(tables)
+        unseen = input_path(self.options, inputs, "unseen", labels.unseen)
+        split = read_split(names, unseen)
+        tune = input_path(self.options, inputs, "tune", labels.tune)
+        tune_names = read_names(tune, split.seen) if tune else []
+        _refuse_empty(split, tables)
+        return {
+            "classes": list(names),
+            "split": split.name,
+            "seen": list(split.seen),
+            "unseen": list(split.unseen),
+            "tune": tune_names,
+            "rows": {part: table.rows for part, table in zip(found, tables, strict=True)},
+            "validation_from": max(0, tables[0].rows + found["train"].skipped - self._validation_rows(tables[0])),
+            "twins": {part: report.twins for part, report in found.items()},
+            "skipped": {part: report.skipped for part, report in found.items()},
+        }
+
+    def _validation_rows(self, train: PictureTable) -> int:
+        rows = self.options.data.images.validation_rows
+        if self.options.data.world is not None and rows == 0:
+            return train.rows // 10
+        if rows >= train.rows:
+            raise DataError(
+                f"{rows} of {train.rows} training pictures are kept back", where="data.images.validation_rows"
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class Words:
+    """Vocabulary with the labels' multi-word terms, and the encoded corpus."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        path = input_path(self.options, inputs, "text", self.options.data.text)
+        assert path is not None
+        column = self.options.data.text_column
+        space = label_space(self.options, inputs)
+        found = vocabulary.count(path, self.options.vocabulary, space.all_terms(), column)
+        found.save(store.join(folder, "vocabulary.parquet"))
+        parts = vocabulary.sentences(path, found, self.options.vocabulary, column)
+        sentences, words = corpus.write(store.join(folder, "corpus.parquet"), parts)
+        known = sum(any(found.term_of(t) in found.index for t in space.terms[n]) for n in space.names)
+        return {"terms": found.size, "sentences": sentences, "words": words, "labels_with_a_term": known}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The vocabulary doctor: each label's vector and how it was found."""
+
+    options: RunOptions
+
+    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        space = label_space(self.options, inputs)
+        terms = load_vectors(self.options, inputs)
+        cut = str.lower
+        if "vocabulary" in inputs:
+            cut = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
+        hierarchy = load_hierarchy(self.options, inputs)
+        matrix, rows = resolve(space, terms, self.options.labels.resolve, hierarchy, cut)
+        table = word_vectors.WordVectors(space.names, matrix)
+        store.write_json(
+            store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)}
+        )
+        word_vectors.save_parquet(table, store.join(folder, "labels.parquet"))
+        return {"summary": summary(rows), "dim": int(matrix.shape[1])}
+
+
+def load_vectors(options: RunOptions, inputs: Inputs) -> word_vectors.WordVectors:
+    """All terms' vectors, as the language phase left them, with their counts where they were trained."""
+    found = word_vectors.load(inputs["language"].path("vectors.bin"))
+    if "vocabulary" not in inputs:
+        return found
+    counts = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).counts
+    return word_vectors.WordVectors(found.terms, found.matrix, counts)
+
+
+def load_hierarchy(options: RunOptions, inputs: Inputs) -> Hierarchy | None:
+    path = input_path(options, inputs, "is_a", options.labels.is_a)
+    return None if path is None else Hierarchy.read(path)
+
+
+def label_space(options: RunOptions, inputs: Inputs) -> LabelSpace:
+    names = inputs["images"].figures["classes"]
+    return LabelSpace.of(names, input_path(options, inputs, "labels", options.labels.table))
+
+
+def split_of(inputs: Inputs) -> Split:
+    figures = inputs["images"].figures
+    return Split(figures["split"], tuple(figures["seen"]), tuple(figures["unseen"]))
+
+
+def image_paths(options: RunOptions, inputs: Inputs) -> tuple[str, str]:
+    train = input_path(options, inputs, "train", options.data.images.train)
+    test = input_path(options, inputs, "test", options.data.images.test)
+    assert train is not None
+    assert test is not None
+    return train, test
+
+
+def input_path(options: RunOptions, inputs: Inputs, name: str, path: str | None) -> str | None:
+    """The user's own path, or the drawn world's file of that name."""
+    if path:
+        return path
+    if options.data.world is None or "world" not in inputs:
+        return None
+    return inputs["world"].path(inputs["world"].figures["paths"][name])
+
+
+def prepared(folder: str, part: str) -> PictureTable:
+    return PictureTable(store.join(folder, f"{part}.parquet"), Columns())
+
+
+def progress(on_event: Listener, phase: str) -> Any:
+    """A callback (done, of) that emits Progress at most twice a second."""
+    begin = time.monotonic()
+    shown = 0.0
+
+    def report(done: int, of: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > 0.5 or done >= of:
+            shown = now
+            seconds = max(now - begin, 1e-9)
+            left = seconds * (of - done) / done if done else None
+            on_event(Progress(phase, done / max(of, 1), count=done, rate=done / seconds, left=left))
+
+    return report
+
+
+def _refuse_empty(split: Split, tables: list[PictureTable]) -> None:
+    """A seen class needs training pictures, an unseen one test pictures."""
+    have = [{name for row in table.labels() for name in row} for table in tables]
+    for needed, present, what in ((split.seen, have[0], "training"), (split.unseen, have[1], "test")):
+        empty = [n for n in needed if n not in present]
+        if empty:
+            raise LabelError(
+                f"{len(empty)} classes have no {what} picture: {', '.join(empty[:5])}",
+                where="data.images",
+                mend="remove them, or add pictures",
+            )
+
+
+def _twin_notices(found: dict[str, ShuffleReport]) -> list[str]:
+    texts = []
+    for part, report in found.items():
+        if report.twins["inside"] or report.twins["with_train"]:
+            texts.append(
+                f"{part}: {report.twins['inside']} repeated pictures, {report.twins['with_train']} that are also in"
+                f" train, {report.twins['contradictory']} of all these with contradictory labels"
+            )
+        if report.skipped:
+            texts.append(f"{part}: {report.skipped} broken pictures were skipped")
+    return texts
+
+
+def label_vectors(inputs: Inputs) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.float32]]]:
+    """The classes and their raw vectors [classes, dim]."""
+    found = word_vectors.load(inputs["labels"].path("labels.parquet"))
+    return found.terms, found.matrix
