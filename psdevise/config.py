@@ -6,8 +6,11 @@ nested mapping into such a dataclass and refuses, with the dotted path, what it 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +25,9 @@ T = TypeVar("T")
 _MISSING: Any = dataclasses.MISSING
 
 
-def option(default: Any = _MISSING, help: str = "", *, low: float | None = None, high: float | None = None) -> Any:
+def option(
+    default: Any = _MISSING, help: str = "", *, low: float | None = None, high: float | None = None
+) -> Any:
     """A configuration field: its default (none = required), a sentence on it, and its allowed range."""
     metadata = {"help": help, "low": low, "high": high}
     if isinstance(default, (list, dict)) or dataclasses.is_dataclass(default):
@@ -45,9 +50,19 @@ def load(cls: type[T], path: str, overrides: tuple[str, ...] = ()) -> T:
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a mapping of options, got {type(tree).__name__}", where=path)
-    for override in overrides:
-        _apply(tree, override)
-    return build(cls, tree)
+    return build(cls, override(tree, overrides))
+
+
+def override(tree: Mapping[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """A copy of a nested mapping with `a.b=value` applied; values are read as YAML.
+
+    Raises:
+        ConfigError: an override without `=`, or a key below a value.
+    """
+    changed = copy.deepcopy(dict(tree))
+    for one in overrides:
+        _apply(changed, one)
+    return changed
 
 
 def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
@@ -70,7 +85,9 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
     try:
         return cls(**values)
     except ConfigError as e:  # a dataclass may check its fields against each other in __post_init__
-        raise ConfigError(e.what, where=f"{path}.{e.where}".strip(".") if e.where else path, mend=e.mend) from e
+        raise ConfigError(
+            e.what, where=f"{path}.{e.where}".strip(".") if e.where else path, mend=e.mend
+        ) from e
 
 
 def plain(value: Any) -> Any:
@@ -97,7 +114,13 @@ def describe(cls: type[Any], path: str = "") -> list[tuple[str, str, str]]:
         default = field.default if field.default is not _MISSING else None
         if field.default is _MISSING and field.default_factory is not _MISSING:
             default = field.default_factory()
-        rows.append((where, "required" if default is _MISSING else repr(plain(default)), field.metadata.get("help", "")))
+        rows.append(
+            (
+                where,
+                "required" if default is _MISSING else repr(plain(default)),
+                field.metadata.get("help", ""),
+            )
+        )
     return rows
 
 
@@ -166,7 +189,9 @@ def _convert_one(value: Any, hint: Any, where: str) -> Any:
             return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise ConfigError(f"expected {len(args)} values, got {len(value)}", where=where)
-        return tuple(_convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+        return tuple(
+            _convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, Mapping):
             raise wrong
@@ -178,9 +203,24 @@ def _convert_one(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         except ValueError:
             raise wrong from None
-    if hint in (int, str, bool) and type(value) is hint:
+    if hint is str and isinstance(value, str):
+        return _expanded(value, where)
+    if hint in (int, bool) and type(value) is hint:
         return value
     raise wrong
+
+
+def _expanded(text: str, where: str) -> str:
+    """`${NAME}` becomes the environment variable's value, so that one file serves wherever the data lies."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            mend = f"give it with the command: {match[1]}=… psdevise …"
+            raise ConfigError(f"the environment variable {match[1]} is not set", where=where, mend=mend)
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def _name(hint: Any) -> str:

@@ -58,7 +58,9 @@ class PictureFeed:
         """Rows with a class."""
         return sum(bool(t) for t in self._targets)
 
-    def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[tuple[Pixels, list[tuple[int, ...]]]]:
+    def read(
+        self, start: int, stop: int, rng: np.random.Generator
+    ) -> Iterator[tuple[Pixels, list[tuple[int, ...]]]]:
         """Batches of rows [start, stop) in an order drawn from `rng`: pictures uint8 [B, size, size, 3] and
         each one's class numbers. Broken pictures are left out and noted in `broken`."""
         rows = np.array([r for r in range(start, stop) if self._targets[r]], np.int64)
@@ -114,7 +116,10 @@ class PictureFeed:
         """A random part of 8 to 100 % of the area, of aspect 3/4 to 4/3, resized to the input, or mirrored."""
         image = open_rgb(data)
         width, height = image.size
-        area, aspect = width * height * rng.uniform(0.08, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        area, aspect = (
+            width * height * rng.uniform(0.08, 1.0),
+            np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))),
+        )
         w = int(min(width, max(1, round(np.sqrt(area * aspect)))))
         h = int(min(height, max(1, round(np.sqrt(area / aspect)))))
         left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))

@@ -52,7 +52,9 @@ def _decompressed(path: str) -> io.BufferedIOBase:
         return lzma.LZMAFile(raw)
     if name.endswith(".zst"):
         # Windows up to 128 MiB, as `zstd --long=27` writes them.
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+            raw, read_across_frames=True
+        )
         return io.BufferedReader(reader, 1 << 20)
     return raw  # type: ignore[return-value]
 

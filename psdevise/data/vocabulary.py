@@ -32,7 +32,9 @@ PHRASE_MARK = " "
 @dataclass(frozen=True)
 class VocabularyOptions:
     tokenizer: str = option(tokenizer.DEFAULT, "module:function that cuts text into words")
-    min_count: int = option(5, "occurrences below which a word is dropped; label terms are kept from 1", low=1)
+    min_count: int = option(
+        5, "occurrences below which a word is dropped; label terms are kept from 1", low=1
+    )
     max_terms: int | None = option(None, "at most this many terms, the most frequent ones", low=1)
     phrases: bool = option(False, "also find frequent word pairs (gensim Phrases) and make them terms")
     max_line_words: int = option(1000, "longer lines are cut into sentences of this many words", low=2)
@@ -147,7 +149,9 @@ def count(
     found = [(t, n) for t, n in counts.items() if n >= options.min_count or t in wanted]
     if not found:
         raise DataError(
-            f"no word occurs {options.min_count} times", where=path, mend="lower vocabulary.min_count or give more text"
+            f"no word occurs {options.min_count} times",
+            where=path,
+            mend="lower vocabulary.min_count or give more text",
         )
     found.sort(key=lambda pair: (-pair[1], pair[0]))
     if options.max_terms is not None:
@@ -167,8 +171,10 @@ def sentences(
 
 def _parallel(work, path, column, arguments, processes):  # type: ignore[no-untyped-def]
     """work(lines, *arguments) over batches of lines, results in order, a bounded number under way."""
-    batches = itertools.batched(text.lines(path, column), LINES_PER_TASK) if hasattr(itertools, "batched") else (
-        _batched(text.lines(path, column), LINES_PER_TASK)
+    batches = (
+        itertools.batched(text.lines(path, column), LINES_PER_TASK)
+        if hasattr(itertools, "batched")
+        else (_batched(text.lines(path, column), LINES_PER_TASK))
     )
     if processes == 1:
         _set_state(arguments)
@@ -228,7 +234,9 @@ def _phrases(path: str, options: VocabularyOptions, column: str | None) -> set[t
     from gensim.models.phrases import Phrases
 
     cut = tokenizer.load(options.tokenizer)
-    model = Phrases((cut(line) for line in text.lines(path, column)), min_count=options.min_count, delimiter="\t")
+    model = Phrases(
+        (cut(line) for line in text.lines(path, column)), min_count=options.min_count, delimiter="\t"
+    )
     return {tuple(phrase.split("\t")) for phrase in model.export_phrases()}
 
 

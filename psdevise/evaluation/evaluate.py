@@ -26,7 +26,9 @@ from psdevise.systems import Scores, System
 class EvaluationOptions:
     hit_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hit@k")
     hp_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hierarchical precision")
-    pictures_on_sheet: int = option(12, "pictures on the report's sheet of examples, half of them unseen", low=0)
+    pictures_on_sheet: int = option(
+        12, "pictures on the report's sheet of examples, half of them unseen", low=0
+    )
     batch: int = option(500, "pictures that are decoded and scored at a time", low=1)
 
 
@@ -69,9 +71,9 @@ def results(scored: Scored, systems: Sequence[System], setting: Setting) -> list
     return rows
 
 
-def select(scored: Scored, system: str, setting: Setting, images: Images, candidates: Images) -> tuple[
-    Scores, npt.NDArray[np.int64], tuple[str, ...]
-]:
+def select(
+    scored: Scored, system: str, setting: Setting, images: Images, candidates: Images
+) -> tuple[Scores, npt.NDArray[np.int64], tuple[str, ...]]:
     """Scores [n, m] of the pairing's pictures and candidates, the true columns [n] (−1: not a candidate),
     and the candidates' names."""
     columns = _members(scored.classes, setting.split, candidates)
@@ -82,17 +84,23 @@ def select(scored: Scored, system: str, setting: Setting, images: Images, candid
     return chosen, position[scored.true[rows]], tuple(scored.classes[c] for c in columns)
 
 
-def _pairing(scored: Scored, system: System, setting: Setting, images: Images, candidates: Images) -> list[Result]:
+def _pairing(
+    scored: Scored, system: System, setting: Setting, images: Images, candidates: Images
+) -> list[Result]:
     matrix, true, names = select(scored, system.name, setting, images, candidates)
     n, m = matrix.shape
     if n == 0:
         return []
     rows: list[Result] = []
 
-    def row(metric: str, k: int, per_picture: npt.NDArray[np.float64] | None, chance: float, ceiling: float) -> None:
+    def row(
+        metric: str, k: int, per_picture: npt.NDArray[np.float64] | None, chance: float, ceiling: float
+    ) -> None:
         interval = scores.bootstrap(per_picture, setting.seed) if per_picture is not None else None
         value, low, high = interval or (None, None, None)
-        rows.append(_result(system, setting, images, candidates, metric, k, value, low, high, chance, ceiling, n))
+        rows.append(
+            _result(system, setting, images, candidates, metric, k, value, low, high, chance, ceiling, n)
+        )
 
     # A system that cannot name what is in the picture has no hit@k there, only hp@k (the paper's Table 3).
     can_hit = bool(np.isfinite(matrix[np.arange(n), true]).any())
@@ -102,7 +110,11 @@ def _pairing(scored: Scored, system: System, setting: Setting, images: Images, c
     if can_hit:
         first = scores.hits(matrix, true, 1)
         value = scores.class_mean(first, true)
-        rows.append(_result(system, setting, images, candidates, "class_mean_hit", 1, value, None, None, 1 / m, 1.0, n))
+        rows.append(
+            _result(
+                system, setting, images, candidates, "class_mean_hit", 1, value, None, None, 1 / m, 1.0, n
+            )
+        )
     for k in setting.options.hp_k:
         rows += _hp(matrix, scored, setting, system, images, candidates, names, k)
     return rows
@@ -133,11 +145,17 @@ def _hp(
     correct = [np.array([column[valid[i]] for i in found if valid[i] in column], np.int64) for found in lists]
     position = {c: i for i, c in enumerate(of_image)}
     true = np.array([position[t] for t in scored.true if t in position], np.int64)
+    n = len(true)
+    # Chance and ceiling are over the labels that the system can emit: softmax names no unseen one.
+    nameable = np.isfinite(matrix).any(axis=0)
+    emitted = int(nameable.sum())
+    if emitted == 0:
+        return [_result(system, setting, images, candidates, "hp", k, None, None, None, None, None, n)]
     per_picture = scores.hierarchical_precision(matrix, correct, true, k)
     value, low, high = scores.bootstrap(per_picture, setting.seed)
-    chance = scores.hp_chance(correct, true, k, len(names))
-    ceiling = scores.hp_ceiling(correct, true, k, len(names))
-    n = len(per_picture)
+    correct = [c[nameable[c]] for c in correct]
+    chance = scores.hp_chance(correct, true, k, emitted)
+    ceiling = scores.hp_ceiling(correct, true, k, emitted)
     return [_result(system, setting, images, candidates, "hp", k, value, low, high, chance, ceiling, n)]
 
 
@@ -160,12 +178,16 @@ def _generalised(scored: Scored, system: System, setting: Setting) -> list[Resul
             at = scores.harmonic(float(curve.seen[nearest]), float(curve.unseen[nearest]))
             found.append(("harmonic_calibrated", at))
     return [
-        _result(system, setting, "seen+unseen", "seen+unseen", metric, 1, value, None, None, None, 1.0, len(true))
+        _result(
+            system, setting, "seen+unseen", "seen+unseen", metric, 1, value, None, None, None, 1.0, len(true)
+        )
         for metric, value in found
     ]
 
 
-def curves(scored: Scored, systems: Sequence[System], setting: Setting) -> dict[str, list[tuple[float, float]]]:
+def curves(
+    scored: Scored, systems: Sequence[System], setting: Setting
+) -> dict[str, list[tuple[float, float]]]:
     """system → (seen, unseen) accuracies over calibration biases."""
     found = {}
     for system in systems:
@@ -201,7 +223,11 @@ def comparisons(scored: Scored, systems: Sequence[System], setting: Setting) -> 
 
 
 def _members(classes: Sequence[str], split: Split, which: Images) -> npt.NDArray[np.int64]:
-    wanted = {"seen": set(split.seen), "unseen": set(split.unseen), "seen+unseen": {*split.seen, *split.unseen}}
+    wanted = {
+        "seen": set(split.seen),
+        "unseen": set(split.unseen),
+        "seen+unseen": {*split.seen, *split.unseen},
+    }
     return np.array([i for i, c in enumerate(classes) if c in wanted[which]], np.int64)
 
 

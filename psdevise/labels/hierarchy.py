@@ -107,7 +107,9 @@ class Hierarchy:
                     free.append(child)
         if removed < len(waiting):
             rest = next(node for node, n in waiting.items() if n > 0)
-            raise LabelError(f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself")
+            raise LabelError(
+                f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself"
+            )
 
 
 def _positions(valid: Sequence[str]) -> dict[str, list[int]]:

@@ -73,7 +73,9 @@ def resolve(
                 found[name] = near
     missing = [name for name in space.names if name not in found]
     if missing:
-        lines = "; ".join(f"{name!r} (near: {', '.join(candidates(name, vectors)) or 'nothing'})" for name in missing[:8])
+        lines = "; ".join(
+            f"{name!r} (near: {', '.join(candidates(name, vectors)) or 'nothing'})" for name in missing[:8]
+        )
         raise LabelError(
             f"{len(missing)} labels have no vector: {lines}",
             where="labels",
@@ -114,7 +116,9 @@ def _mean_of_words(
         known = [w for w in cut(phrase).split() if w in vectors]
         if known:
             mean = np.mean([vectors.vector(w) for w in known], axis=0, dtype=np.float32)
-            return mean, Resolution(name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known))
+            return mean, Resolution(
+                name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known)
+            )
     return None
 
 

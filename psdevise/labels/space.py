@@ -52,7 +52,9 @@ class LabelSpace:
                 where=path,
                 mend="add a line for each, or set labels.table to null",
             )
-        return LabelSpace(tuple(names), {n: terms[n] for n in names}, {n: wnids[n] for n in names if n in wnids})
+        return LabelSpace(
+            tuple(names), {n: terms[n] for n in names}, {n: wnids[n] for n in names if n in wnids}
+        )
 
     def all_terms(self) -> list[str]:
         return [term for name in self.names for term in self.terms[name]]
@@ -68,6 +70,8 @@ def read_tsv(path: str, columns: Sequence[str]) -> list[dict[str, str]]:
     for column in columns:
         if column not in (reader.fieldnames or ()):
             raise LabelError(
-                f"no column {column!r}", where=path, mend=f"tab-separated, with a header: {', '.join(columns)}"
+                f"no column {column!r}",
+                where=path,
+                mend=f"tab-separated, with a header: {', '.join(columns)}",
             )
     return list(reader)

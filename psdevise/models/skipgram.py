@@ -35,7 +35,8 @@ class SkipGramOptions:
     window: int = option(10, "words to each side, shrunk uniformly at random for each word", low=1)
     sample: float = option(1e-4, "frequency above which words are sub-sampled; 0 keeps all", low=0.0)
     objective: Literal["hierarchical_softmax", "negative_sampling"] = option(
-        "hierarchical_softmax", "what is predicted: the Huffman path of a word, or the word among sampled ones"
+        "hierarchical_softmax",
+        "what is predicted: the Huffman path of a word, or the word among sampled ones",
     )
     negative: int = option(5, "negative_sampling: sampled words for each true one", low=1)
 
@@ -111,9 +112,9 @@ class SkipGram:
     def initial(self, rng: np.random.Generator) -> Tables:
         """word2vec's start: input uniform in ±1/(2 dim), everything else zero."""
         found = {name: np.zeros(shape, np.float32) for name, shape in self.tables.items()}
-        found["input"] = ((rng.random(self.tables["input"], dtype=np.float32) - 0.5) / self._options.dim).astype(
-            np.float32
-        )
+        found["input"] = (
+            (rng.random(self.tables["input"], dtype=np.float32) - 0.5) / self._options.dim
+        ).astype(np.float32)
         return found
 
     def prepare(self, sentences: list[npt.NDArray[np.int32]], rng: np.random.Generator) -> Block:

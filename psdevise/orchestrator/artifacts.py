@@ -1,8 +1,8 @@
 """Artifacts: folders named by what made them, and complete once their `artifact.json` stands.
 
-    RUN/artifacts/visual-3f0c…/artifact.json      written last; holds the phase's figures
-    RUN/artifacts/visual-3f0c…/…                  what the phase made
-    RUN/snapshots/visual-3f0c…/…                  while it trains
+RUN/artifacts/visual-3f0c…/artifact.json      written last; holds the phase's figures
+RUN/artifacts/visual-3f0c…/…                  what the phase made
+RUN/snapshots/visual-3f0c…/…                  while it trains
 """
 
 from __future__ import annotations

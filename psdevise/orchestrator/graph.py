@@ -59,7 +59,9 @@ def keys(phases: list[Phase]) -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def run(phases: list[Phase], context: Context, redo_from: str | None, parallel: tuple[str, ...]) -> dict[str, Artifact]:
+def run(
+    phases: list[Phase], context: Context, redo_from: str | None, parallel: tuple[str, ...]
+) -> dict[str, Artifact]:
     """Runs what is not there yet; phases of `parallel` whose inputs are ready run at the same time.
 
     Raises:
@@ -89,7 +91,10 @@ def run(phases: list[Phase], context: Context, redo_from: str | None, parallel: 
 
 
 def _one(
-    phase: Phase, context: Context, by_key: Mapping[str, tuple[str, dict[str, Any]]], done: Mapping[str, Artifact]
+    phase: Phase,
+    context: Context,
+    by_key: Mapping[str, tuple[str, dict[str, Any]]],
+    done: Mapping[str, Artifact],
 ) -> Artifact:
     key, made_from = by_key[phase.name]
     context.on_event(PhaseStarted(phase.name, phase.unit))
@@ -98,7 +103,10 @@ def _one(
         context.on_event(PhaseFinished(phase.name, 0.0, reused=True))
         return found
     begin = time.monotonic()
-    folder, snapshots = context.artifacts.folder(phase.name, key), context.artifacts.snapshots(phase.name, key)
+    folder, snapshots = (
+        context.artifacts.folder(phase.name, key),
+        context.artifacts.snapshots(phase.name, key),
+    )
     store.make_folder(folder)
     figures = phase.make(context, {n: done[n] for n in phase.needs}, folder, snapshots)
     artifact = context.artifacts.commit(phase.name, key, made_from, figures)
@@ -113,7 +121,9 @@ def _forget(
     """Removes the artifacts of a phase and of everything that needs it."""
     names = [p.name for p in phases]
     if redo_from not in names:
-        raise ConfigError(f"no phase {redo_from!r}", where="--from", mend=f"phases of this run: {', '.join(names)}")
+        raise ConfigError(
+            f"no phase {redo_from!r}", where="--from", mend=f"phases of this run: {', '.join(names)}"
+        )
     stale = {redo_from}
     for phase in phases:
         if stale.intersection(phase.needs):

@@ -21,10 +21,14 @@ from psdevise.runtime.job import ClusterOptions
 class ImagesOptions:
     train: str = option("", "Parquet file or prepared folder of training pictures")
     test: str = option("", "Parquet file or prepared folder of test pictures; read once, at the end")
-    id_column: str = option("id", "column of the pictures' ids; where it is missing, the row number is the id")
+    id_column: str = option(
+        "id", "column of the pictures' ids; where it is missing, the row number is the id"
+    )
     image_column: str = option("image", "column of the encoded pictures")
     labels_column: str = option("labels", "column of a label, or of a list of labels")
-    validation_rows: int = option(0, "this many last rows of the training pictures choose, and train nothing", low=0)
+    validation_rows: int = option(
+        0, "this many last rows of the training pictures choose, and train nothing", low=0
+    )
     max_broken: float = option(0.01, "share of pictures that may be broken", low=0.0, high=1.0)
 
 
@@ -38,13 +42,17 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.world is None and not (self.images.train and self.images.test):
             raise ConfigError(
-                "no pictures", where="images", mend="give images.train and images.test, or world: {} for a drawn world"
+                "no pictures",
+                where="images",
+                mend="give images.train and images.test, or world: {} for a drawn world",
             )
 
 
 @dataclass(frozen=True)
 class LabelOptions:
-    table: str | None = option(None, "TSV with columns label, wnid, terms; null: a label's name is its only term")
+    table: str | None = option(
+        None, "TSV with columns label, wnid, terms; null: a label's name is its only term"
+    )
     unseen: str | None = option(None, "file of the classes that are never trained on, one a line")
     tune: str | None = option(None, "file of seen classes that calibrate the unseen ones, one a line")
     is_a: str | None = option(None, "TSV with columns child, parent, relation; null leaves hp@k out")
@@ -57,7 +65,7 @@ class MonitorOptions:
     address: str = option("127.0.0.1", "address that /metrics listens on")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     name: str = option("run", "name of the run, and of its folder")
     folder: str = option("runs", "where run folders are made; any fsspec path")
@@ -80,7 +88,9 @@ class RunOptions:
         if not self.name or "/" in self.name:
             raise ConfigError(f"{self.name!r} is no folder name", where="name")
         if self.data.world is None and self.data.text is None and self.language.vectors is None:
-            raise ConfigError("no text", where="data.text", mend="give data.text, or language.vectors of your own")
+            raise ConfigError(
+                "no text", where="data.text", mend="give data.text, or language.vectors of your own"
+            )
         for where, slices in {
             "language.slices": self.language.slices,
             "visual.slices": self.visual.slices,

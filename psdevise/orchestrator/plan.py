@@ -1,7 +1,7 @@
 """Which phases a run has, what each is made from, and what it needs: one readable function.
 
-    world ─► images ──────► visual ─► features ─► joint-* ─► index ─► evaluate
-        └──► vocabulary ─► language ─► labels ──────┘
+world ─► images ──────► visual ─► features ─► joint-* ─► index ─► evaluate
+    └──► vocabulary ─► language ─► labels ──────┘
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ def plan(options: RunOptions) -> list[Phase]:
     phases = []
     source: tuple[str, ...] = ()
     if world:
-        phases.append(
-            Phase("world", (), lambda: of(options.data.world), prepare.World(options), "pictures")
-        )
+        phases.append(Phase("world", (), lambda: of(options.data.world), prepare.World(options), "pictures"))
         source = ("world",)
     phases.append(
         Phase(
             "images",
             source,
-            lambda: of(options.data.images.validation_rows, options.data.images.max_broken, _images(options), _labels(options)),
+            lambda: of(
+                options.data.images.validation_rows,
+                options.data.images.max_broken,
+                _images(options),
+                _labels(options),
+            ),
             prepare.Images(options),
             "pictures",
         )
@@ -53,7 +56,9 @@ def plan(options: RunOptions) -> list[Phase]:
             Phase(
                 "vocabulary",
                 (*source, "images"),
-                lambda: of(replace(options.vocabulary, processes=1), _text(options), options.data.text_column),
+                lambda: of(
+                    replace(options.vocabulary, processes=1), _text(options), options.data.text_column
+                ),
                 prepare.Words(options),
                 "words",
             )
@@ -78,7 +83,13 @@ def plan(options: RunOptions) -> list[Phase]:
         )
     )
     phases.append(
-        Phase("features", ("images", "visual"), lambda: of(options.visual.core), train.Features(options), "pictures")
+        Phase(
+            "features",
+            ("images", "visual"),
+            lambda: of(options.visual.core),
+            train.Features(options),
+            "pictures",
+        )
     )
     for system in joint_systems(options):
         phases.append(
@@ -91,7 +102,13 @@ def plan(options: RunOptions) -> list[Phase]:
         )
     joints = tuple(f"joint-{s}" for s in joint_systems(options))
     phases.append(
-        Phase("index", ("language", "labels", "joint-devise"), lambda: of(options.joint.centre), judge.MakeIndex(options), "labels")
+        Phase(
+            "index",
+            ("images", "language", "labels", "joint-devise", *(() if foreign else ("vocabulary",))),
+            lambda: of(options.joint.centre),
+            judge.MakeIndex(options),
+            "labels",
+        )
     )
     phases.append(
         Phase(

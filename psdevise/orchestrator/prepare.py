@@ -75,7 +75,9 @@ class Images:
             "unseen": list(split.unseen),
             "tune": tune_names,
             "rows": {part: table.rows for part, table in zip(found, tables, strict=True)},
-            "validation_from": max(0, tables[0].rows + found["train"].skipped - self._validation_rows(tables[0])),
+            "validation_from": max(
+                0, tables[0].rows + found["train"].skipped - self._validation_rows(tables[0])
+            ),
             "twins": {part: report.twins for part, report in found.items()},
             "skipped": {part: report.skipped for part, report in found.items()},
         }

@@ -70,7 +70,7 @@ def execute(
             context = Context(options.name, folder, host, emit, interrupt, Artifacts(folder))
             parallel = ("language", "visual") if options.parallel_phases else ()
             made = run(phases, context, redo_from, parallel)
-            found = _publish(folder, made["evaluate"])
+            found = _publish(folder, made)
             report = finish(folder) if finish is not None else ""
             emit(RunFinished(options.name, time.time() - begin, store.join(folder, "results.json"), report))
         finally:
@@ -78,8 +78,12 @@ def execute(
     return Done(folder, found, time.time() - begin)
 
 
-def _publish(folder: str, evaluation: Artifact) -> list[dict[str, Any]]:
-    """The last evaluation's figures become the run's own."""
+def _publish(folder: str, made: dict[str, Artifact]) -> list[dict[str, Any]]:
+    """The last evaluation's figures become the run's own, and the tagger knows where its parts are."""
+    evaluation = made["evaluate"]
+    parts = {"index": "index", "joint": "joint-devise", "vocabulary": "vocabulary", "visual": "visual"}
+    inside = {n: made[p].folder.removeprefix(folder + "/") for n, p in parts.items() if p in made}
+    store.write_json(store.join(folder, "tagger.json"), inside)
     found: list[dict[str, Any]] = store.read_json(evaluation.path("results.json"))
     store.write_json(store.join(folder, "evaluate.json"), {"folder": evaluation.folder})
     store.write_json(store.join(folder, "results.json"), found)
@@ -104,7 +108,8 @@ def _describe(folder: str, options: RunOptions, begin: float) -> None:
         "started": begin,
         "seed": options.seed,
         "config": resolved,
-        "versions": {name: _version(name) for name in (*PACKAGES, "psdevise")} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in (*PACKAGES, "psdevise")}
+        | {"python": platform.python_version()},
         "devices": {
             "cpus": os.cpu_count(),
             "cpu_model": platform.processor() or platform.machine(),
@@ -171,7 +176,9 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if interrupt.is_set():
-            raise Interrupted("stopped at once", mend="give the same command again: the last snapshot is kept")
+            raise Interrupted(
+                "stopped at once", mend="give the same command again: the last snapshot is kept"
+            )
         interrupt.set()
 
     before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -18,7 +18,6 @@ from psdevise.data.pictures import Columns
 from psdevise.data.vocabulary import Vocabulary
 from psdevise.events import Notice, Validated
 from psdevise.labels import vectors as word_vectors
-from psdevise.models.core import build as build_core
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.prepare import label_vectors, progress
@@ -51,7 +50,9 @@ class Language:
         vocabulary = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet"))
         counts = tuple(vocabulary.counts.tolist())
         build = language_phase.BuildLanguage(corpus, counts, options, self.options.seed)
-        trained = fit(self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words")
+        trained = fit(
+            self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words"
+        )
         vectors = language_phase.word_vectors(vocabulary.terms, counts, trained.parameters)
         vectors.save(store.join(folder, "vectors.bin"))
         words = Corpus(corpus).rows
@@ -104,7 +105,7 @@ class Joint:
     system: str
 
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
-        seed, options = self.options.seed, self._options()
+        options = self._options()
         source = picture_source(inputs)
         vectors = self._vectors(inputs, source.classes)
         vectors_path = store.join(folder, "targets.safetensors")
@@ -112,16 +113,25 @@ class Joint:
         features = inputs["features"].path("train.parquet")
         name = f"joint-{self.system}"
 
-        build = joint_phase.BuildProjection(features, source.classes, vectors_path, options, seed)
+        build = joint_phase.BuildProjection(features, source.classes, vectors_path, options)
         start = build().initial()
         projected = dict(start)
         if options.projection.epochs:
             part = options.projection
             done = fit(
-                self.options, context, name, build, f"{snapshots}/projection", part.downpour, part.optimizer, number=3
+                self.options,
+                context,
+                name,
+                build,
+                f"{snapshots}/projection",
+                part.downpour,
+                part.optimizer,
+                number=3,
             )
             projected |= done.parameters
-        visual = visual_phase.load_softmax(inputs["visual"].path("model.safetensors"), self.options.visual.core)
+        visual = visual_phase.load_softmax(
+            inputs["visual"].path("model.safetensors"), self.options.visual.core
+        )
         core = {f"core.{k}": v.numpy() for k, v in visual.core.state_dict().items()}
         first = store.join(folder, "projection.safetensors")
         store.write_bytes(first, save_safetensors({**core, **projected}))
@@ -129,16 +139,23 @@ class Joint:
         path = store.join(folder, "model.safetensors")
         if options.fine_tuning.epochs and not self.options.visual.core.frozen:
             tuning = options.fine_tuning
-            tune = joint_phase.BuildFineTuning(
-                source, first, vectors_path, self.options.visual.core, options, seed
-            )
+            tune = joint_phase.BuildFineTuning(source, first, vectors_path, self.options.visual.core, options)
             done = fit(
-                self.options, context, name, tune, f"{snapshots}/tuning", tuning.downpour, tuning.optimizer, number=4
+                self.options,
+                context,
+                name,
+                tune,
+                f"{snapshots}/tuning",
+                tuning.downpour,
+                tuning.optimizer,
+                number=4,
             )
             store.write_bytes(path, save_safetensors({**core, **projected, **done.parameters}))
         else:
             store.write_bytes(path, store.read_bytes(first))
-        return {"dim": int(vectors.shape[1])} | self._validate(context, name, features, projected, vectors, source)
+        return {"dim": int(vectors.shape[1])} | self._validate(
+            context, name, features, projected, vectors, source
+        )
 
     def _options(self) -> joint_phase.JointOptions:
         from dataclasses import replace
@@ -162,8 +179,7 @@ class Joint:
         held_out = feature_table.read(features_phase.validation_path(features), keep=source.classes)
         if not held_out.rows:
             return {}
-        standard = (held_out.values - projected["shift"]) / projected["scale"]
-        scores = standard @ projected["projection.weight"].T @ vectors.T
+        scores = held_out.values @ projected["projection.weight"].T @ vectors.T
         index = {c: i for i, c in enumerate(source.classes)}
         right = [index[next(v for v in row if v in index)] for row in held_out.labels]
         value = float((scores.argmax(axis=1) == right).mean())

@@ -23,7 +23,11 @@ def validation_path(path: str) -> str:
 
 
 def write(
-    path: str, source: PictureSource, core: Core, options: CoreOptions, on_progress: Callable[[int, int], None]
+    path: str,
+    source: PictureSource,
+    core: Core,
+    options: CoreOptions,
+    on_progress: Callable[[int, int], None],
 ) -> None:
     """Writes the outputs of the training and of the validation pictures, each to its file."""
     table = PictureTable(source.table, source.columns)

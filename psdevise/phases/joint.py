@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from psdevise import store
 from psdevise.config import option
 from psdevise.data import features
-from psdevise.data.feed import FeedOptions
 from psdevise.data.features import Features
+from psdevise.data.feed import FeedOptions
 from psdevise.models.core import CoreOptions
 from psdevise.models.devise import DeViSE
 from psdevise.models.losses import hinge_rank, squared_distance
 from psdevise.phases.pictures import PictureSource, true_mask
 from psdevise.phases.visual import build_without_weights
-from psdevise.server.ledger import cut
 from psdevise.server.layout import Group
+from psdevise.server.ledger import cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
 from psdevise.worker.module import ModuleTask, Schedule, schedule
@@ -63,16 +63,18 @@ class FineTuningOptions:
 @dataclass(frozen=True)
 class JointOptions:
     loss: JointLoss = option(
-        "hinge", "hinge: cut at the first violation in random order; hinge_sum: the whole sum; l2: squared distance"
+        "hinge",
+        "hinge: cut at the first violation in random order; hinge_sum: the whole sum; l2: squared distance",
     )
     margin: float = option(0.1, "margin of the hinge", low=0.0)
-    centre: bool = option(False, "subtract the mean of the training labels' vectors before they are made unit")
-    standardise: bool = option(True, "standardise the core's outputs with the training pictures' mean and deviation")
+    centre: bool = option(True, "subtract the mean of the training labels' vectors before they are made unit")
     projection: ProjectionOptions = option(ProjectionOptions(), "the first part: the projection alone")
     fine_tuning: FineTuningOptions = option(FineTuningOptions(), "the second part: core and projection")
 
 
-def unit_vectors(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+def unit_vectors(
+    vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
     """t/‖t‖ of each row [n, dim], after subtracting `mean` [dim] where there is one."""
     moved = vectors if mean is None else vectors - mean
     norm = np.linalg.norm(moved, axis=1, keepdims=True)
@@ -81,7 +83,9 @@ def unit_vectors(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]
 
 def random_vectors(labels: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
     """The random-embedding baseline: independent directions, uniform on the sphere, float32 [labels, dim]."""
-    return unit_vectors(np.random.default_rng([seed, 77]).standard_normal((labels, dim)).astype(np.float32), None)
+    return unit_vectors(
+        np.random.default_rng([seed, 77]).standard_normal((labels, dim)).astype(np.float32), None
+    )
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,12 @@ class BuildProjection:
     classes: tuple[str, ...]
     vectors: str
     options: JointOptions
-    seed: int
 
     def __call__(self) -> ModuleTask:
         data = features.read(self.features, keep=self.classes)
         vectors = read_vectors(self.vectors)
         options = self.options.projection
-        shift, scale = standard(data.values) if self.options.standardise else (None, None)
-        torch.manual_seed(self.seed)
-        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1], shift, scale)
+        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1])
         return ModuleTask(
             module,
             partial(joint_loss, vectors=vectors, options=self.options),
@@ -126,7 +127,6 @@ class BuildFineTuning:
     vectors: str
     core: CoreOptions
     options: JointOptions
-    seed: int
 
     def __call__(self) -> ModuleTask:
         options = self.options.fine_tuning
@@ -178,13 +178,6 @@ def load_devise(path: str, core: CoreOptions) -> DeViSE:
     module = DeViSE(build_without_weights(core), width, dim)
     module.load_state_dict(tensors, strict=False)
     return module
-
-
-def standard(values: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature [n, dim] → [dim], [dim]; a constant one has deviation 1."""
-    deviation = values.std(axis=0, dtype=np.float64)
-    deviation[deviation < 1e-6] = 1.0
-    return torch.from_numpy(values.mean(axis=0, dtype=np.float64)).float(), torch.from_numpy(deviation).float()
 
 
 class _FeatureReader:

@@ -19,8 +19,8 @@ from psdevise.models.core import build as build_core
 from psdevise.models.devise import Softmax
 from psdevise.models.losses import cross_entropy
 from psdevise.phases.pictures import PictureSource
-from psdevise.server.ledger import cut
 from psdevise.server.layout import Group
+from psdevise.server.ledger import cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
 from psdevise.worker.module import ModuleTask, Schedule, schedule
@@ -32,11 +32,15 @@ class VisualOptions:
     core: CoreOptions = option(CoreOptions(), "the convolutional core")
     epochs: int = option(12, "passes over the pictures", low=1)
     feed: FeedOptions = option(FeedOptions(), "batches and augmentation")
-    smoothing: float = option(0.0, "label smoothing: share of the target spread over all classes", low=0.0, high=0.9)
+    smoothing: float = option(
+        0.0, "label smoothing: share of the target spread over all classes", low=0.0, high=0.9
+    )
     weight_decay: float = option(0.0, "L2 penalty, added to the gradient on the shards", low=0.0)
     slices: int = option(40, "slices per pass; at least ten per worker", low=1)
     schedule: Schedule = option("linear", "learning rate over the phase: constant, linear or cosine decay")
-    warmup: float = option(0.0, "share of the phase over which the learning rate rises from 0", low=0.0, high=0.9)
+    warmup: float = option(
+        0.0, "share of the phase over which the learning rate rises from 0", low=0.0, high=0.9
+    )
     optimizer: OptimizerOptions = option(OptimizerOptions(), "update on the shards")
     downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
 

@@ -161,7 +161,9 @@ class _Wire:
             return ray.get(ref, timeout=self._deadline)
         except GetTimeoutError:
             return errors.DeadlineExceeded(
-                f"no answer within {self._deadline:g} s", where=self._names[shard], mend="raise downpour.deadline"
+                f"no answer within {self._deadline:g} s",
+                where=self._names[shard],
+                mend="raise downpour.deadline",
             )
         except RayTaskError as e:
             raise e.as_instanceof_cause() from e
@@ -238,7 +240,9 @@ class _Hands:
         try:
             return ray.get(ref, timeout=self._deadline)
         except GetTimeoutError as e:
-            raise errors.DeadlineExceeded(f"the coordinator did not answer within {self._deadline:g} s") from e
+            raise errors.DeadlineExceeded(
+                f"the coordinator did not answer within {self._deadline:g} s"
+            ) from e
 
     def _add(self, name: str, value: float) -> None:
         self._counters[name] = self._counters.get(name, 0.0) + value

@@ -32,7 +32,9 @@ def connect(options: ClusterOptions, namespace: str) -> None:
             ray.init(address=address, **common)
         except (ConnectionError, RuntimeError, ValueError) as e:
             raise ResourceError(
-                str(e).splitlines()[0], where=f"Ray at {address}", mend="is the cluster up? `ray status --address …`"
+                str(e).splitlines()[0],
+                where=f"Ray at {address}",
+                mend="is the cluster up? `ray status --address …`",
             ) from e
         return
     wanted = options.num_workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard

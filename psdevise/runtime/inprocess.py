@@ -36,7 +36,14 @@ class InProcess:
         incarnations = Incarnations(job.incarnations)
         start = begin_phase(job, layout, task.initial)
         shards = [
-            Shard(layout, i, job.optimizer, incarnation, snapshot.load_for(start.folder, start.manifest, layout, i), job.lag)
+            Shard(
+                layout,
+                i,
+                job.optimizer,
+                incarnation,
+                snapshot.load_for(start.folder, start.manifest, layout, i),
+                job.lag,
+            )
             for i, incarnation in enumerate(incarnations.take(layout.shards))
         ]
         options, key = job.downpour, (job.seed, job.phase_number)
@@ -76,7 +83,9 @@ class InProcess:
         )
 
 
-def _save(folder: str, number: int, layout: dict[str, Any], coordinator: Coordinator, shards: list[Shard]) -> None:
+def _save(
+    folder: str, number: int, layout: dict[str, Any], coordinator: Coordinator, shards: list[Shard]
+) -> None:
     state = coordinator.state()  # the ledger first: what finishes meanwhile is repeated, never lost
     checksums = [
         snapshot.write_shard(snapshot.shard_path(folder, number, s.index), s.snapshot()) for s in shards

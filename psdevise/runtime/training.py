@@ -1,6 +1,6 @@
 """One phase on Ray: from its last snapshot to its parameters, through deaths and Ctrl-C.
 
-    snapshot ─► coordinator, shards, workers ─► watch (progress, snapshots, restarts) ─► parameters
+snapshot ─► coordinator, shards, workers ─► watch (progress, snapshots, restarts) ─► parameters
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class _Phase:
                 namespace=self._namespace,
                 max_task_retries=0,
             )
-            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._start.folder, self._manifest)
+            .remote(
+                self._layout, index, job.optimizer, job.lag, incarnation, self._start.folder, self._manifest
+            )
         )
 
     def _make_worker(self, rank: int, incarnation: int) -> None:

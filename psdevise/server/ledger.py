@@ -52,7 +52,9 @@ class Ledger:
         lease_seconds: how long a worker may hold a slice without renewing.
     """
 
-    def __init__(self, slices: Sequence[tuple[int, int]], epochs: int, seed: int, lease_seconds: float) -> None:
+    def __init__(
+        self, slices: Sequence[tuple[int, int]], epochs: int, seed: int, lease_seconds: float
+    ) -> None:
         self._slices, self._epochs, self._seed = list(slices), epochs, seed
         self._lease_seconds = lease_seconds
         self.leases: dict[tuple[int, int], Lease] = {}

@@ -28,9 +28,13 @@ TableRule = Literal["sgd", "sum", "adagrad", "adagrad_row"]
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    name: str = option("adagrad", "optimizer on the shards: adagrad, or another class of torch.optim in lower case")
+    name: str = option(
+        "adagrad", "optimizer on the shards: adagrad, or another class of torch.optim in lower case"
+    )
     rate: float = option(0.01, "learning rate", low=0.0)
-    initial_accumulator: float = option(0.1, "Adagrad: sum of squares that each parameter starts with", low=0.0)
+    initial_accumulator: float = option(
+        0.1, "Adagrad: sum of squares that each parameter starts with", low=0.0
+    )
     eps: float = option(1e-10, "Adagrad: added to the root of the sum of squares", low=0.0)
     arguments: dict[str, Any] = option({}, "further keyword arguments of another torch.optim class")
     table_rule: TableRule = option(
@@ -117,7 +121,9 @@ def _make(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.opti
     cls = known.get(options.name)
     if cls is None or cls is torch.optim.Optimizer:
         raise ConfigError(
-            f"torch.optim has no {options.name!r}", where="optimizer.name", mend=f"known: {', '.join(sorted(known))}"
+            f"torch.optim has no {options.name!r}",
+            where="optimizer.name",
+            mend=f"known: {', '.join(sorted(known))}",
         )
     try:
         return cls(groups, **options.arguments)  # type: ignore[no-any-return]

@@ -56,7 +56,13 @@ class Client:
     """
 
     def __init__(
-        self, layout: Layout, replica: Replica, worker: int, incarnation: int, deadline: float, max_in_flight: int
+        self,
+        layout: Layout,
+        replica: Replica,
+        worker: int,
+        incarnation: int,
+        deadline: float,
+        max_in_flight: int,
     ) -> None:
         self._layout, self._replica = layout, replica
         self._worker, self._incarnation = worker, incarnation

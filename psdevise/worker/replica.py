@@ -77,5 +77,7 @@ def named_layout(
 
 def values(module: nn.Module) -> dict[str, Array]:
     """name → array of a module's parameters and float buffers, copied."""
-    tensors = dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if b.is_floating_point()}
+    tensors = dict(module.named_parameters()) | {
+        n: b for n, b in module.named_buffers() if b.is_floating_point()
+    }
     return {n: t.detach().to("cpu", torch.float32).numpy().copy() for n, t in tensors.items()}

@@ -153,6 +153,8 @@ def test_heads() -> None:
     assert Softmax(core, 5, 11)(pictures).shape == (3, 11)
     shift, scale = torch.arange(5.0), torch.arange(1.0, 6.0)
     devise = DeViSE(core, 5, 4, shift, scale)
+    assert not devise(pictures).any()  # M starts at zero
+    nn.init.normal_(devise.projection.weight)
     expected = ((core(pictures) - shift) / scale) @ devise.projection.weight.T
     torch.testing.assert_close(devise(pictures), expected)
     torch.testing.assert_close(devise.project(core(pictures)), expected)

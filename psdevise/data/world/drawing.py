@@ -97,14 +97,20 @@ def _limbs(
             pen.line((m + x * w, m, m + x * w, m + h + reach * 0.4), fill=fill, width=int(h * 0.1) + 1)
     elif motion == 4:  # two arms, upwards
         for x in (-1, 1):
-            pen.line((m + x * w * 0.5, m, m + x * (w + reach * 0.6), m - h - reach * 0.7), fill=fill, width=int(h * 0.25) + 1)
+            pen.line(
+                (m + x * w * 0.5, m, m + x * (w + reach * 0.6), m - h - reach * 0.7),
+                fill=fill,
+                width=int(h * 0.25) + 1,
+            )
     else:  # two wheels
         r = reach * 0.55
         for x in (-0.6, 0.6):
             pen.ellipse((m + x * w - r, m + h - r * 0.6, m + x * w + r, m + h + r * 1.4), fill=fill)
 
 
-def _pattern(layer: Image.Image, diet: int, box: tuple[float, ...], fill: tuple[int, ...], scale: float) -> None:
+def _pattern(
+    layer: Image.Image, diet: int, box: tuple[float, ...], fill: tuple[int, ...], scale: float
+) -> None:
     """Drawn on a layer of its own and kept inside the body."""
     if diet == 0:
         return
@@ -134,13 +140,21 @@ def _pattern(layer: Image.Image, diet: int, box: tuple[float, ...], fill: tuple[
 
 
 def _crest(
-    pen: ImageDraw.ImageDraw, company: int, x: float, y: float, r: float, fill: tuple[int, ...], edge: tuple[int, ...]
+    pen: ImageDraw.ImageDraw,
+    company: int,
+    x: float,
+    y: float,
+    r: float,
+    fill: tuple[int, ...],
+    edge: tuple[int, ...],
 ) -> None:
     if company == 1:
         pen.polygon([(x - r, y), (x + r, y), (x, y - 2.2 * r)], fill=fill, outline=edge)
     elif company == 2:
         for side in (-1.3, 1.3):
-            pen.ellipse((x + side * r - r * 0.8, y - 1.6 * r, x + side * r + r * 0.8, y), fill=fill, outline=edge)
+            pen.ellipse(
+                (x + side * r - r * 0.8, y - 1.6 * r, x + side * r + r * 0.8, y), fill=fill, outline=edge
+            )
     elif company == 3:
         pen.rectangle((x - 1.8 * r, y - r, x + 1.8 * r, y), fill=fill, outline=edge)
     elif company == 4:

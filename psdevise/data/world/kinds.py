@@ -73,7 +73,11 @@ def _profiles(parents: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
 
 def _names(n: int, rng: np.random.Generator) -> list[str]:
     """Invented words; every seventh kind has a name of two words."""
-    heads, vowels, tails = "b d f g k l m n p r s t v z".split(), "a e i o u".split(), "k l m n r s t x".split()
+    heads, vowels, tails = (
+        ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
+        ["a", "e", "i", "o", "u"],
+        ["k", "l", "m", "n", "r", "s", "t", "x"],
+    )
     words: list[str] = []
     while len(words) < 2 * n:
         parts = [rng.choice(heads) + rng.choice(vowels) for _ in range(2)]
