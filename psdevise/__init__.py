@@ -40,9 +40,7 @@ __all__ = ["load", "run"]
 __version__ = "0.1.0"
 
 
-def run(
-    config: str | Mapping[str, Any], on_event: Listener | None = None, overrides: tuple[str, ...] = ()
-) -> Done:
+def run(config: str | Mapping[str, Any], on_event: Listener | None = None, overrides: tuple[str, ...] = ()) -> Done:
     """Trains and evaluates one run, and writes its report.
 
     Args:

@@ -25,9 +25,7 @@ T = TypeVar("T")
 _MISSING: Any = dataclasses.MISSING
 
 
-def option(
-    default: Any = _MISSING, help: str = "", *, low: float | None = None, high: float | None = None
-) -> Any:
+def option(default: Any = _MISSING, help: str = "", *, low: float | None = None, high: float | None = None) -> Any:
     """A configuration field: its default (none = required), a sentence on it, and its allowed range."""
     metadata = {"help": help, "low": low, "high": high}
     if isinstance(default, (list, dict)) or dataclasses.is_dataclass(default):
@@ -85,9 +83,7 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
     try:
         return cls(**values)
     except ConfigError as e:  # a dataclass may check its fields against each other in __post_init__
-        raise ConfigError(
-            e.what, where=f"{path}.{e.where}".strip(".") if e.where else path, mend=e.mend
-        ) from e
+        raise ConfigError(e.what, where=f"{path}.{e.where}".strip(".") if e.where else path, mend=e.mend) from e
 
 
 def plain(value: Any) -> Any:
@@ -111,8 +107,8 @@ def describe(cls: type[Any], path: str = "") -> list[tuple[str, str, str]]:
         if inner:
             rows += describe(typing.cast(type[Any], inner[0]), where)
             continue
-        default = field.default if field.default is not _MISSING else None
-        if field.default is _MISSING and field.default_factory is not _MISSING:
+        default = field.default
+        if not isinstance(field.default_factory, dataclasses._MISSING_TYPE):
             default = field.default_factory()
         rows.append(
             (
@@ -189,9 +185,7 @@ def _convert_one(value: Any, hint: Any, where: str) -> Any:
             return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise ConfigError(f"expected {len(args)} values, got {len(value)}", where=where)
-        return tuple(
-            _convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True))
-        )
+        return tuple(_convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise wrong
@@ -238,8 +232,9 @@ def _name(hint: Any) -> str:
 
 def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if (low is not None and value < low) or (high is not None and value > high) or value != value:
-            limits = f"from {low} " if low is not None else ""
-            limits += f"to {high}" if high is not None else "up"
-            raise ConfigError(f"{value} is out of range", where=where, mend=f"allowed: {limits}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if (low is not None and value < low) or (high is not None and value > high) or value != value:
+        limits = f"from {low} " if low is not None else ""
+        limits += f"to {high}" if high is not None else "up"
+        raise ConfigError(f"{value} is out of range", where=where, mend=f"allowed: {limits}")

@@ -135,7 +135,8 @@ def from_plain(data: dict[str, Any]) -> Event | None:
     if cls is None:
         return None
     names = {f.name for f in dataclasses.fields(cls)}
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names}
     if cls is Progress:
         fields["figures"] = tuple(WorkerFigures(**f) for f in fields.get("figures", ()))
-    return cls(**fields)  # type: ignore[no-any-return]
+    event: Event = cls(**fields)
+    return event

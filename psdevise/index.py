@@ -29,9 +29,7 @@ class Index:
     def vector(self, row: int) -> npt.NDArray[np.float32]:
         return self._vectors[row]
 
-    def search(
-        self, queries: npt.NDArray[np.float32], k: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The k rows of highest inner product for each query [q, dim]: scores [q, k] and row numbers [q, k],
         best first."""
         k = min(k, len(self.names))

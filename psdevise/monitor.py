@@ -1,13 +1,17 @@
 """One /metrics endpoint per run: the event stream as Prometheus series.
 
-Names, kinds and help texts stand in one table, METRICS, from which docs and tests are made. Values are read
-from the last events when a scrape comes, so series of workers and phases that have ended end with them.
+Names, kinds, labels and help texts stand in one table, METRICS. Values are read from the last events when a
+scrape comes, so counters are absolute and the series of workers and phases that have ended end with them.
+A worker or shard that was replaced counts from zero again, which Prometheus' rate() takes for a reset.
 """
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -33,166 +37,204 @@ class Row(NamedTuple):
     labels: tuple[str, ...]
 
 
+RUN = ("run",)
+PHASE = ("run", "phase")
 WORKER = ("run", "phase", "worker")
 SHARD = ("run", "phase", "shard")
+
+# A counter is exposed with `_total` behind its name, a histogram with `_bucket`, `_count` and `_sum`.
 METRICS: dict[str, Row] = {
-    "psdevise_examples": Row("counter", "Examples whose gradients a worker has pushed", WORKER),
-    "psdevise_words": Row("counter", "Words of text that a worker has trained on", WORKER),
-    "psdevise_steps": Row("counter", "Steps of a worker", WORKER),
-    "psdevise_compute_seconds": Row("counter", "Seconds a worker has computed", WORKER),
-    "psdevise_wire_seconds": Row("counter", "Seconds a worker has sent, or waited for shards", WORKER),
-    "psdevise_read_seconds": Row("counter", "Seconds a worker has waited for data", WORKER),
-    "psdevise_pulled_bytes": Row("counter", "Bytes of parameters fetched by a worker", WORKER),
-    "psdevise_pushed_bytes": Row("counter", "Bytes of gradients pushed by a worker", WORKER),
-    "psdevise_in_flight_bytes": Row("gauge", "Bytes of pushes that wait for their answers", WORKER),
-    "psdevise_worker_lag": Row("gauge", "Updates between a worker's last fetch and its push", WORKER),
-    "psdevise_lag": Row("histogram", "Updates that a shard had applied since a push's fetch", SHARD),
-    "psdevise_shard_updates": Row("counter", "Updates of a shard", SHARD),
-    "psdevise_shard_update_seconds": Row("counter", "Seconds a shard has spent in pushes", SHARD),
-    "psdevise_pushes": Row("counter", "Pushes by what became of them", (*SHARD, "outcome")),
-    "psdevise_loss": Row("gauge", "Mean loss over the last seconds", ("run", "phase")),
-    "psdevise_learning_rate_multiplier": Row(
-        "gauge", "Schedule's multiplier of the learning rate", ("run", "phase")
-    ),
-    "psdevise_workers": Row("gauge", "Workers alive", ("run", "phase")),
-    "psdevise_progress_ratio": Row("gauge", "Share of the phase that is finished", ("run", "phase")),
-    "psdevise_snapshots": Row("counter", "Snapshots written", ("run", "phase")),
-    "psdevise_snapshot_seconds": Row("gauge", "Seconds the last snapshot took", ("run", "phase")),
-    "psdevise_restarts": Row("counter", "Deaths of workers and shards", ("run", "phase", "role")),
-    "psdevise_phase_seconds": Row("gauge", "Seconds a finished phase took", ("run", "phase")),
-    "psdevise_run_finished": Row("gauge", "1 once the run has ended well", ("run",)),
+    "psdevise_examples": Row("counter", "Examples whose gradients a worker has computed.", WORKER),
+    "psdevise_words": Row("counter", "Words of text that a worker has trained on.", WORKER),
+    "psdevise_steps": Row("counter", "Steps (minibatches) of a worker.", WORKER),
+    "psdevise_compute_seconds": Row("counter", "Seconds that a worker has computed.", WORKER),
+    "psdevise_wire_seconds": Row("counter", "Seconds that a worker has sent or waited for shards.", WORKER),
+    "psdevise_read_seconds": Row("counter", "Seconds that a worker has waited for data.", WORKER),
+    "psdevise_pulled_bytes": Row("counter", "Bytes of parameters that a worker has fetched.", WORKER),
+    "psdevise_pushed_bytes": Row("counter", "Bytes of gradients that a worker has pushed.", WORKER),
+    "psdevise_in_flight_bytes": Row("gauge", "Bytes of pushes that wait for their answers.", WORKER),
+    "psdevise_lag": Row("gauge", "Lag of a worker's last push: updates applied since its fetch.", WORKER),
+    "psdevise_push_lag": Row("histogram", "Lag of the pushes that a shard has answered, in updates.", SHARD),
+    "psdevise_pushes": Row("counter", "Pushes by what became of them.", (*SHARD, "outcome")),
+    "psdevise_shard_version": Row("gauge", "Updates in a shard's parameters.", SHARD),
+    "psdevise_shard_incarnation": Row("gauge", "Incarnation of a shard; grows with each restart.", SHARD),
+    "psdevise_shard_update_seconds": Row("counter", "Seconds that a shard has worked on pushes.", SHARD),
+    "psdevise_loss": Row("gauge", "Mean loss of an example over the last seconds.", PHASE),
+    "psdevise_learning_rate_multiplier": Row("gauge", "What the schedule multiplies the rate by.", PHASE),
+    "psdevise_workers_alive": Row("gauge", "Workers that hold a lease.", PHASE),
+    "psdevise_progress_ratio": Row("gauge", "Share of the phase that is done.", PHASE),
+    "psdevise_snapshots": Row("counter", "Snapshots written.", PHASE),
+    "psdevise_snapshot_duration_seconds": Row("gauge", "Seconds that the last snapshot took.", PHASE),
+    "psdevise_snapshot_timestamp_seconds": Row("gauge", "Unix time of the last snapshot.", PHASE),
+    "psdevise_restarts": Row("counter", "Workers and shards that died and were replaced.", (*PHASE, "role")),
+    "psdevise_phase_seconds": Row("gauge", "Seconds that a finished phase took, 0 if reused.", PHASE),
+    "psdevise_run_finished": Row("gauge", "1 once the run has ended well.", RUN),
+    "psdevise_build_info": Row("gauge", "Always 1; the versions are labels.", (*RUN, "version", "python")),
 }
-_WORKER_COUNTERS = {
+# metric → name in WorkerFigures.counters, in WorkerFigures.gauges
+WORKER_COUNTERS = {
     "psdevise_examples": "examples",
     "psdevise_words": "words",
-    "psdevise_steps": "steps",
     "psdevise_compute_seconds": "compute_seconds",
     "psdevise_wire_seconds": "wire_seconds",
     "psdevise_read_seconds": "read_seconds",
     "psdevise_pulled_bytes": "bytes_pulled",
     "psdevise_pushed_bytes": "bytes_pushed",
 }
+WORKER_GAUGES = {"psdevise_lag": "lag", "psdevise_in_flight_bytes": "in_flight_bytes"}
 LAG_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100)
+
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+
+
+class Server(NamedTuple):
+    """Where /metrics is answered."""
+
+    address: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}/metrics"
 
 
 class Monitor(Collector):
-    """A listener of the event stream with a registry of its own."""
+    """A listener of the event stream with a registry of its own.
 
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._lock = threading.Lock()
+    Args:
+        run: value of the label `run` on every series.
+        clock: Unix time, for when a snapshot was written.
+    """
+
+    def __init__(self, run: str, clock: Callable[[], float] = time.time) -> None:
+        self._run, self._clock = run, clock
+        self._lock = threading.Lock()  # events and scrapes come from different threads
         self._live: dict[str, Progress] = {}
-        self._snapshots: dict[str, tuple[int, float]] = {}
+        self._snapshots: dict[str, tuple[int, float, float]] = {}
         self._restarts: dict[tuple[str, str], int] = {}
         self._finished: dict[str, float] = {}
         self._done = False
-        self._server: Any = None
-        self.port: int | None = None
+        self._endpoint: tuple[Any, threading.Thread] | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def __call__(self, event: Event) -> None:
         with self._lock:
             match event:
+                case PhaseStarted(phase=phase):
+                    self._live[phase] = Progress(phase, 0.0)
                 case Progress(phase=phase):
                     self._live[phase] = event
-                case PhaseStarted(phase=phase):
-                    self._live.setdefault(phase, Progress(phase, 0.0))
                 case SnapshotWritten(phase, _, seconds):
-                    self._snapshots[phase] = (self._snapshots.get(phase, (0, 0.0))[0] + 1, seconds)
+                    count = self._snapshots.get(phase, (0, 0.0, 0.0))[0]
+                    self._snapshots[phase] = (count + 1, seconds, self._clock())
                 case Restarted(phase=phase, role=role):
                     self._restarts[phase, role] = self._restarts.get((phase, role), 0) + 1
                 case PhaseFinished(phase=phase, seconds=seconds):
                     self._live.pop(phase, None)
+                    self._snapshots.pop(phase, None)
                     self._finished[phase] = seconds
                 case RunFinished():
+                    self._live.clear()
                     self._done = True
                 case _:
                     pass
 
-    def serve(self, port: int, address: str = "127.0.0.1") -> int:
-        """Listens on `port` (0: a free one) and returns it; /metrics is all there is.
+    def serve(self, port: int, address: str = "127.0.0.1") -> Server:
+        """Answers scrapes on `port` (0: a free one) until `close`; the thread is prometheus-client's.
 
         Raises:
-            ConfigError: the port is taken.
+            ConfigError: the port is taken, or the address is not this machine's.
         """
         try:
-            self._server, _ = start_http_server(port, addr=address, registry=self.registry)
+            self._endpoint = start_http_server(port, addr=address, registry=self.registry)
         except OSError as e:
             raise ConfigError(
-                f"cannot listen on {address}:{port}: {e.strerror}",
-                where="monitor.port",
+                f"cannot listen on {address}:{port}: {e.strerror or e}",
+                where="monitor",
                 mend="set monitor.port: 0 for a free port, or null for none",
             ) from e
-        self.port = int(self._server.server_port)
-        return self.port
+        return Server(address, int(self._endpoint[0].server_port))
 
     def render(self) -> bytes:
-        """The exposition as a scrape would get it."""
+        """What a scrape would get now, in the text format."""
         return bytes(generate_latest(self.registry))
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+        """Ends the endpoint; may be called twice, and without `serve`."""
+        if self._endpoint is not None:
+            server, thread = self._endpoint
+            self._endpoint = None
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def describe(self) -> list[Metric]:
-        return []
+        return []  # names are known only with their series; without this, registering would collect
 
     def collect(self) -> Iterator[Metric]:
+        families = {name: _FAMILIES[row.kind](name, row.help, labels=row.labels) for name, row in METRICS.items()}
+
+        def add(name: str, value: float, *labels: object) -> None:
+            families[name].add_metric([self._run, *map(str, labels)], value)
+
         with self._lock:
-            families = {name: _family(name, row) for name, row in METRICS.items()}
             for phase, progress in self._live.items():
-                self._of_phase(families, phase, progress)
-            for phase, (count, seconds) in self._snapshots.items():
-                families["psdevise_snapshots"].add_metric([self._run, phase], count)
-                families["psdevise_snapshot_seconds"].add_metric([self._run, phase], seconds)
+                self._of_phase(add, phase, progress)
+                self._of_shards(add, families["psdevise_push_lag"], phase, progress)
+            for phase, (count, seconds, written) in self._snapshots.items():
+                add("psdevise_snapshots", count, phase)
+                add("psdevise_snapshot_duration_seconds", seconds, phase)
+                add("psdevise_snapshot_timestamp_seconds", written, phase)
             for (phase, role), restarts in self._restarts.items():
-                families["psdevise_restarts"].add_metric([self._run, phase, role], restarts)
+                add("psdevise_restarts", restarts, phase, role)
             for phase, seconds in self._finished.items():
-                families["psdevise_phase_seconds"].add_metric([self._run, phase], seconds)
-            families["psdevise_run_finished"].add_metric([self._run], float(self._done))
+                add("psdevise_phase_seconds", seconds, phase)
+            add("psdevise_run_finished", float(self._done))
+        add("psdevise_build_info", 1.0, _version(), platform.python_version())
         yield from families.values()
 
-    def _of_phase(self, families: dict[str, Any], phase: str, progress: Progress) -> None:
-        labels = [self._run, phase]
-        families["psdevise_progress_ratio"].add_metric(labels, progress.done)
-        families["psdevise_workers"].add_metric(labels, progress.workers)
+    def _of_phase(self, add: Callable[..., None], phase: str, progress: Progress) -> None:
+        add("psdevise_progress_ratio", progress.done, phase)
+        add("psdevise_workers_alive", progress.workers, phase)
         if progress.loss is not None:
-            families["psdevise_loss"].add_metric(labels, progress.loss)
-        for figures in progress.figures:
-            own = [*labels, str(figures.worker)]
-            for name, counter in _WORKER_COUNTERS.items():
-                if counter in figures.counters:
-                    families[name].add_metric(own, figures.counters[counter])
-            for name, gauge in (
-                ("psdevise_worker_lag", "lag"),
-                ("psdevise_in_flight_bytes", "in_flight_bytes"),
-            ):
-                if gauge in figures.gauges:
-                    families[name].add_metric(own, figures.gauges[gauge])
-        if progress.figures and "rate" in progress.figures[0].gauges:
-            families["psdevise_learning_rate_multiplier"].add_metric(
-                labels, progress.figures[0].gauges["rate"]
-            )
+            add("psdevise_loss", progress.loss, phase)
+        for worker in progress.figures:
+            add("psdevise_steps", worker.steps, phase, worker.worker)
+            for name, counter in WORKER_COUNTERS.items():
+                if counter in worker.counters:
+                    add(name, worker.counters[counter], phase, worker.worker)
+            for name, gauge in WORKER_GAUGES.items():
+                if gauge in worker.gauges:
+                    add(name, worker.gauges[gauge], phase, worker.worker)
+        # The schedule is the phase's; a worker reports the one of its last step, so the furthest is the phase's.
+        rates = [(w.steps, w.gauges["rate"]) for w in progress.figures if "rate" in w.gauges]
+        if rates:
+            add("psdevise_learning_rate_multiplier", max(rates)[1], phase)
+
+    def _of_shards(self, add: Callable[..., None], lags: Any, phase: str, progress: Progress) -> None:
         for rank, shard in enumerate(progress.shards):
-            own = [*labels, str(rank)]
-            families["psdevise_shard_updates"].add_metric(own, shard["version"][1])
-            families["psdevise_shard_update_seconds"].add_metric(own, shard.get("update_seconds", 0.0))
+            incarnation, updates = shard["version"]
+            add("psdevise_shard_incarnation", incarnation, phase, rank)
+            add("psdevise_shard_version", updates, phase, rank)
+            if "update_seconds" in shard:
+                add("psdevise_shard_update_seconds", shard["update_seconds"], phase, rank)
             for outcome, count in shard["counts"].items():
-                families["psdevise_pushes"].add_metric([*own, outcome], count)
-            buckets, total = _buckets({int(lag): n for lag, n in shard["lags"].items()})
-            families["psdevise_lag"].add_metric(own, buckets, total)
+                add("psdevise_pushes", count, phase, rank, outcome)
+            found = {int(lag): count for lag, count in shard["lags"].items()}
+            total = float(sum(lag * count for lag, count in found.items()))
+            lags.add_metric([self._run, phase, str(rank)], buckets(found), total)
 
 
-def _family(name: str, row: Row) -> Any:
-    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    return kinds[row.kind](name, row.help, labels=row.labels)
+def buckets(lags: dict[int, int]) -> list[tuple[str, float]]:
+    """(upper bound, pushes with a lag of at most that), as Prometheus' histograms are cumulative."""
+    below = [(str(float(b)), float(sum(n for lag, n in lags.items() if lag <= b))) for b in LAG_BUCKETS]
+    return [*below, ("+Inf", float(sum(lags.values())))]
 
 
-def _buckets(lags: dict[int, int]) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative counts per bucket, and the sum of all lags."""
-    found = [(str(float(b)), float(sum(n for lag, n in lags.items() if lag <= b))) for b in LAG_BUCKETS]
-    found.append(("+Inf", float(sum(lags.values()))))
-    return found, float(sum(lag * n for lag, n in lags.items()))
+def _version() -> str:
+    try:
+        return metadata.version("psdevise")
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -60,9 +60,7 @@ def listing(path: str) -> list[str]:
     with _explained(path):
         if not fs.exists(inside):
             return []
-        return sorted(
-            name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inside, detail=False, refresh=True)
-        )
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inside, detail=False, refresh=True))
 
 
 def remove(path: str) -> None:
@@ -94,9 +92,7 @@ def read_json(path: str) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as e:
-        raise StoreError(
-            f"not JSON: {e}", where=path, mend="the file was cut off or edited; remove it"
-        ) from e
+        raise StoreError(f"not JSON: {e}", where=path, mend="the file was cut off or edited; remove it") from e
 
 
 def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> str:
@@ -166,9 +162,7 @@ def _explained(path: str) -> Iterator[None]:
     except FileNotFoundError as e:
         raise StoreError("no such file or folder", where=path, mend="check the path") from e
     except PermissionError as e:
-        raise StoreError(
-            "permission denied", where=path, mend="check the owner and mode of the folder"
-        ) from e
+        raise StoreError("permission denied", where=path, mend="check the owner and mode of the folder") from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = "free some space and give the same command again: what was finished is kept"

@@ -57,9 +57,7 @@ class Tagger:
         self._index = Index(labels.terms, labels.matrix)
         self.labels, self.terms = labels.terms, terms.terms
 
-    def predict(
-        self, images: Iterable[Image], labels: Sequence[str] | None = None, k: int = 5
-    ) -> list[list[Naming]]:
+    def predict(self, images: Iterable[Image], labels: Sequence[str] | None = None, k: int = 5) -> list[list[Naming]]:
         """The k labels nearest to each picture, best first.
 
         Args:
@@ -105,6 +103,27 @@ class Tagger:
         rows = self._terms.neighbours(vector.vector(0), k + 1)
         cut = self._cut(term)
         return [Naming(name, score) for name, score in rows if name != cut][:k]
+
+    def with_vectors(self, vectors: word_vectors.WordVectors) -> Tagger:
+        """The same tagger with further vectors of the same dimension, which come before its own terms.
+
+        Raises:
+            LabelError: another dimension.
+        """
+        if vectors.dim != self._terms.dim:
+            raise LabelError(f"the vectors have {vectors.dim} dimensions, this model {self._terms.dim}")
+        old = [i for i, term in enumerate(self._terms.terms) if term not in vectors]
+        names = (*vectors.terms, *(self._terms.terms[i] for i in old))
+        matrix = np.concatenate([unit_vectors(vectors.matrix, None), self._terms.matrix[old]])
+        both = word_vectors.WordVectors(names, matrix)
+        kept = [i for i, name in enumerate(self._labels.terms) if name not in vectors]
+        labels = word_vectors.WordVectors(
+            tuple(self._labels.terms[i] for i in kept) or self._labels.terms,
+            self._labels.matrix[kept] if kept else self._labels.matrix,
+        )
+        tagger = Tagger(self._system, self._core, labels, both, self._resolve, None)
+        tagger._cut = self._cut
+        return tagger
 
     @property
     def size(self) -> int:

@@ -27,9 +27,7 @@ def module(batch_norm: bool = False) -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, 8), *middle, nn.ReLU(), nn.Linear(8, CLASSES))
 
 
-def loss(
-    model: nn.Module, batch: tuple[Tensor, Tensor], rng: np.random.Generator
-) -> tuple[Tensor, dict[str, float]]:
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     x, y = batch
     value = nn.functional.cross_entropy(model(x), y)
     return value, {"examples": float(len(y)), "loss": float(value.detach()) * len(y)}

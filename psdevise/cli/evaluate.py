@@ -10,9 +10,7 @@ from psdevise.cli.progress import Display
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False))
-@click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override an option, e.g. evaluate.hit_k."
-)
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override an option, e.g. evaluate.hit_k.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
 def evaluate(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate the finished run in the folder RUN and print its table; trained phases are taken as they are.

@@ -25,9 +25,7 @@ def inspect(run: str, labels: bool) -> None:
     if not store.exists(store.join(run, "run.json")):
         raise DataError("no run here", where=run, mend="give the folder that `psdevise run` printed")
     about = store.read_json(store.join(run, "run.json"))
-    console.print(
-        f"[bold]{about['name']}[/]  seed {about['seed']}  format {about['format']}", highlight=False
-    )
+    console.print(f"[bold]{about['name']}[/]  seed {about['seed']}  format {about['format']}", highlight=False)
     table = Table("phase", "key", "figures", box=None, pad_edge=False)
     for name in store.listing(store.join(run, "artifacts")):
         path = store.join(run, "artifacts", name, "artifact.json")

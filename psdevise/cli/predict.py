@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from psdevise.cli.console import console, error_console
+
+if TYPE_CHECKING:
+    from psdevise.tagger import Tagger
 
 
 @click.command()
@@ -15,9 +20,7 @@ from psdevise.cli.console import console, error_console
     type=click.Path(exists=True, dir_okay=False),
     help="File of terms, one a line; default: the run's classes.",
 )
-@click.option(
-    "--vectors", help="Your own vectors of these labels: word2vec, GloVe, or Parquet (label, vector)."
-)
+@click.option("--vectors", help="Your own vectors of these labels: word2vec, GloVe, or Parquet (label, vector).")
 @click.option("-k", default=5, show_default=True, type=click.IntRange(1), help="Names per picture.")
 @click.option("--min-score", type=float, help="A picture whose best score is below this is named “unknown”.")
 @click.option(
@@ -63,10 +66,12 @@ def predict(
             console.print(f"  {score:6.3f}  {name}", highlight=False)
 
 
-def _bulk(tagger, table, names, k, min_score, out):  # type: ignore[no-untyped-def]
+def _bulk(
+    tagger: Tagger, table: str, names: list[str] | None, k: int, min_score: float | None, out: str | None
+) -> None:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    from psdevise.bulk import predict_table
+    from psdevise.evaluation.bulk import predict_table
 
     if out is None:
         raise click.UsageError("a data set needs --out FILE.parquet")

@@ -10,19 +10,11 @@ from psdevise.cli.progress import Display, duration
 
 @click.command(epilog="A stopped run goes on where it stopped when the same command is given again.")
 @click.argument("config", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one option; may be repeated."
-)
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one option; may be repeated.")
 @click.option("--from", "redo_from", metavar="PHASE", help="Run this phase anew, and all that need it.")
-@click.option(
-    "--dry-run", is_flag=True, help="Open the data and show what would run, with memory and traffic."
-)
-@click.option(
-    "--options", "show_options", is_flag=True, help="List every option with its default and meaning."
-)
-def run(
-    config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run: bool, show_options: bool
-) -> None:
+@click.option("--dry-run", is_flag=True, help="Open the data and show what would run, with memory and traffic.")
+@click.option("--options", "show_options", is_flag=True, help="List every option with its default and meaning.")
+def run(config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run: bool, show_options: bool) -> None:
     """Train and evaluate what the YAML file CONFIG describes.
 
     \b

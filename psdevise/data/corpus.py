@@ -57,9 +57,7 @@ class Corpus:
         try:
             self._file = pq.ParquetFile(store.open_read(path))
         except (pa.ArrowInvalid, OSError) as e:
-            raise DataError(
-                f"not a corpus: {e}", where=path, mend="remove it, and give the same command again"
-            ) from e
+            raise DataError(f"not a corpus: {e}", where=path, mend="remove it, and give the same command again") from e
         metadata = self._file.metadata
         self.row_groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         self.rows = metadata.num_rows
@@ -73,12 +71,9 @@ class Corpus:
         starts = self._starts
         first = int(np.searchsorted(starts, start, "right")) - 1
         last = int(np.searchsorted(starts, stop, "left"))
-        column = (
-            self._file.read_row_groups(list(range(first, last)), columns=["words"]).column(0).combine_chunks()
-        )
+        column = self._file.read_row_groups(list(range(first, last)), columns=["words"]).column(0).combine_chunks()
         offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
         base = int(starts[first])
         return [
-            values[offsets[i] : offsets[i + 1]].astype(np.int32, copy=False)
-            for i in range(start - base, stop - base)
+            values[offsets[i] : offsets[i + 1]].astype(np.int32, copy=False) for i in range(start - base, stop - base)
         ]

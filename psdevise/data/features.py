@@ -66,9 +66,7 @@ def read(path: str, keep: Sequence[str] | None = None) -> Features:
         with store.open_read(path) as file:
             table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(
-            f"cannot be read: {e}", where=path, mend="remove it, and give the same command again"
-        ) from e
+        raise DataError(f"cannot be read: {e}", where=path, mend="remove it, and give the same command again") from e
     labels = [tuple(row) for row in table.column("labels").to_pylist()]
     column = table.column("features").combine_chunks()
     dim = column.type.list_size

@@ -58,9 +58,7 @@ class PictureFeed:
         """Rows with a class."""
         return sum(bool(t) for t in self._targets)
 
-    def read(
-        self, start: int, stop: int, rng: np.random.Generator
-    ) -> Iterator[tuple[Pixels, list[tuple[int, ...]]]]:
+    def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[tuple[Pixels, list[tuple[int, ...]]]]:
         """Batches of rows [start, stop) in an order drawn from `rng`: pictures uint8 [B, size, size, 3] and
         each one's class numbers. Broken pictures are left out and noted in `broken`."""
         rows = np.array([r for r in range(start, stop) if self._targets[r]], np.int64)
@@ -126,7 +124,7 @@ class PictureFeed:
         size = (self._size, self._size)
         part = image.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
         pixels = np.asarray(part, np.uint8)
-        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+        return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
 
 def shift_and_flip(pictures: Pixels, padding: int, rng: np.random.Generator) -> Pixels:
@@ -137,7 +135,7 @@ def shift_and_flip(pictures: Pixels, padding: int, rng: np.random.Generator) -> 
     padded[:, padding : padding + height, padding : padding + width] = pictures
     moved = np.empty_like(pictures)
     tops, lefts = rng.integers(0, 2 * padding + 1, (2, n))
-    flips = rng.random(n) < 0.5
+    flips: npt.NDArray[np.bool_] = np.less(rng.random(n), 0.5)
     for i in range(n):
         part = padded[i, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width]
         moved[i] = part[:, ::-1] if flips[i] else part

@@ -62,9 +62,7 @@ class PictureTable:
                 ) from e
             self._check_columns(file.schema_arrow.names, name)
             self._files.append(file)
-        groups = [
-            f.metadata.row_group(i).num_rows for f in self._files for i in range(f.metadata.num_row_groups)
-        ]
+        groups = [f.metadata.row_group(i).num_rows for f in self._files for i in range(f.metadata.num_row_groups)]
         self.row_groups: tuple[int, ...] = tuple(groups)
         self.rows = sum(groups)
 
@@ -106,9 +104,7 @@ class PictureTable:
                 names = file.schema_arrow.names
                 with_id = self.columns.id in names
                 try:
-                    table = file.read_row_group(
-                        group, columns=wanted + ([self.columns.id] if with_id else [])
-                    )
+                    table = file.read_row_group(group, columns=wanted + ([self.columns.id] if with_id else []))
                 except (pa.ArrowInvalid, OSError) as e:
                     raise DataError(f"row group {group} is broken: {e}", where=self.path) from e
                 a, b = max(start - base, 0), min(stop - base, rows)

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,7 +42,7 @@ def lines(path: str, column: str | None = None) -> Iterator[str]:
         raise DataError(f"cut off or broken: {e}", where=path, mend="fetch or make the file again") from e
 
 
-def _decompressed(path: str) -> io.BufferedIOBase:
+def _decompressed(path: str) -> Any:
     raw = store.open_read(path)
     name = path.lower()
     if name.endswith(".gz"):
@@ -52,11 +53,9 @@ def _decompressed(path: str) -> io.BufferedIOBase:
         return lzma.LZMAFile(raw)
     if name.endswith(".zst"):
         # Windows up to 128 MiB, as `zstd --long=27` writes them.
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-            raw, read_across_frames=True
-        )
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
         return io.BufferedReader(reader, 1 << 20)
-    return raw  # type: ignore[return-value]
+    return raw
 
 
 def _column(path: str, column: str | None) -> Iterator[str]:

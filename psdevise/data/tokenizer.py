@@ -28,9 +28,7 @@ def load(name: str) -> Tokenizer:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as e:
-        raise ConfigError(
-            f"no tokeniser {name!r}: {e}", where="tokenizer", mend="give module:function"
-        ) from e
+        raise ConfigError(f"no tokeniser {name!r}: {e}", where="tokenizer", mend="give module:function") from e
     if not colon or not callable(found):
         raise ConfigError(f"{name!r} is not a function", where="tokenizer", mend="give module:function")
     return found  # type: ignore[no-any-return]

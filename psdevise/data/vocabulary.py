@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from psdevise.config import option
 from psdevise.data import text, tokenizer
 from psdevise.errors import DataError
 
+T = TypeVar("T")
 LINES_PER_TASK = 64
 PHRASE_MARK = " "
 
@@ -32,9 +34,7 @@ PHRASE_MARK = " "
 @dataclass(frozen=True)
 class VocabularyOptions:
     tokenizer: str = option(tokenizer.DEFAULT, "module:function that cuts text into words")
-    min_count: int = option(
-        5, "occurrences below which a word is dropped; label terms are kept from 1", low=1
-    )
+    min_count: int = option(5, "occurrences below which a word is dropped; label terms are kept from 1", low=1)
     max_terms: int | None = option(None, "at most this many terms, the most frequent ones", low=1)
     phrases: bool = option(False, "also find frequent word pairs (gensim Phrases) and make them terms")
     max_line_words: int = option(1000, "longer lines are cut into sentences of this many words", low=2)
@@ -126,9 +126,7 @@ class Vocabulary:
         return Vocabulary(tuple(table.column("term").to_pylist()), counts, merges, about["tokenizer"])
 
 
-def count(
-    path: str, options: VocabularyOptions, keep: Iterable[str] = (), column: str | None = None
-) -> Vocabulary:
+def count(path: str, options: VocabularyOptions, keep: Iterable[str] = (), column: str | None = None) -> Vocabulary:
     """Counts a text's terms in parallel.
 
     Args:
@@ -169,25 +167,23 @@ def sentences(
     yield from _parallel(_encode_lines, path, column, arguments, options.processes)
 
 
-def _parallel(work, path, column, arguments, processes):  # type: ignore[no-untyped-def]
-    """work(lines, *arguments) over batches of lines, results in order, a bounded number under way."""
-    batches = (
-        itertools.batched(text.lines(path, column), LINES_PER_TASK)
-        if hasattr(itertools, "batched")
-        else (_batched(text.lines(path, column), LINES_PER_TASK))
-    )
+def _parallel(
+    work: Callable[[Sequence[str]], T], path: str, column: str | None, arguments: tuple[object, ...], processes: int
+) -> Iterator[T]:
+    """`work` over batches of lines, results in order, a bounded number under way. `arguments` reach every
+    process once."""
+    batches = _batched(text.lines(path, column), LINES_PER_TASK)
     if processes == 1:
         _set_state(arguments)
         yield from (work(batch) for batch in batches)
         return
-    with ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_set_state, initargs=(arguments,)
-    ) as pool:
-        waiting = []
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_set_state, initargs=(arguments,)) as pool:
+        waiting: deque[Future[T]] = deque()
         for batch in batches:
             waiting.append(pool.submit(work, batch))
             if len(waiting) > 4 * processes:
-                yield waiting.pop(0).result()
+                yield waiting.popleft().result()
         for future in waiting:
             yield future.result()
 
@@ -234,9 +230,7 @@ def _phrases(path: str, options: VocabularyOptions, column: str | None) -> set[t
     from gensim.models.phrases import Phrases
 
     cut = tokenizer.load(options.tokenizer)
-    model = Phrases(
-        (cut(line) for line in text.lines(path, column)), min_count=options.min_count, delimiter="\t"
-    )
+    model = Phrases((cut(line) for line in text.lines(path, column)), min_count=options.min_count, delimiter="\t")
     return {tuple(phrase.split("\t")) for phrase in model.export_phrases()}
 
 

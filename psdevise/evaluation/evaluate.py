@@ -26,9 +26,7 @@ from psdevise.systems import Scores, System
 class EvaluationOptions:
     hit_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hit@k")
     hp_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hierarchical precision")
-    pictures_on_sheet: int = option(
-        12, "pictures on the report's sheet of examples, half of them unseen", low=0
-    )
+    pictures_on_sheet: int = option(12, "pictures on the report's sheet of examples, half of them unseen", low=0)
     batch: int = option(500, "pictures that are decoded and scored at a time", low=1)
 
 
@@ -84,23 +82,17 @@ def select(
     return chosen, position[scored.true[rows]], tuple(scored.classes[c] for c in columns)
 
 
-def _pairing(
-    scored: Scored, system: System, setting: Setting, images: Images, candidates: Images
-) -> list[Result]:
+def _pairing(scored: Scored, system: System, setting: Setting, images: Images, candidates: Images) -> list[Result]:
     matrix, true, names = select(scored, system.name, setting, images, candidates)
     n, m = matrix.shape
     if n == 0:
         return []
     rows: list[Result] = []
 
-    def row(
-        metric: str, k: int, per_picture: npt.NDArray[np.float64] | None, chance: float, ceiling: float
-    ) -> None:
+    def row(metric: str, k: int, per_picture: npt.NDArray[np.float64] | None, chance: float, ceiling: float) -> None:
         interval = scores.bootstrap(per_picture, setting.seed) if per_picture is not None else None
         value, low, high = interval or (None, None, None)
-        rows.append(
-            _result(system, setting, images, candidates, metric, k, value, low, high, chance, ceiling, n)
-        )
+        rows.append(_result(system, setting, images, candidates, metric, k, value, low, high, chance, ceiling, n))
 
     # A system that cannot name what is in the picture has no hit@k there, only hp@k (the paper's Table 3).
     can_hit = bool(np.isfinite(matrix[np.arange(n), true]).any())
@@ -110,11 +102,7 @@ def _pairing(
     if can_hit:
         first = scores.hits(matrix, true, 1)
         value = scores.class_mean(first, true)
-        rows.append(
-            _result(
-                system, setting, images, candidates, "class_mean_hit", 1, value, None, None, 1 / m, 1.0, n
-            )
-        )
+        rows.append(_result(system, setting, images, candidates, "class_mean_hit", 1, value, None, None, 1 / m, 1.0, n))
     for k in setting.options.hp_k:
         rows += _hp(matrix, scored, setting, system, images, candidates, names, k)
     return rows
@@ -147,7 +135,7 @@ def _hp(
     true = np.array([position[t] for t in scored.true if t in position], np.int64)
     n = len(true)
     # Chance and ceiling are over the labels that the system can emit: softmax names no unseen one.
-    nameable = np.isfinite(matrix).any(axis=0)
+    nameable = np.asarray(np.isfinite(matrix).any(axis=0))
     emitted = int(nameable.sum())
     if emitted == 0:
         return [_result(system, setting, images, candidates, "hp", k, None, None, None, None, None, n)]
@@ -178,16 +166,12 @@ def _generalised(scored: Scored, system: System, setting: Setting) -> list[Resul
             at = scores.harmonic(float(curve.seen[nearest]), float(curve.unseen[nearest]))
             found.append(("harmonic_calibrated", at))
     return [
-        _result(
-            system, setting, "seen+unseen", "seen+unseen", metric, 1, value, None, None, None, 1.0, len(true)
-        )
+        _result(system, setting, "seen+unseen", "seen+unseen", metric, 1, value, None, None, None, 1.0, len(true))
         for metric, value in found
     ]
 
 
-def curves(
-    scored: Scored, systems: Sequence[System], setting: Setting
-) -> dict[str, list[tuple[float, float]]]:
+def curves(scored: Scored, systems: Sequence[System], setting: Setting) -> dict[str, list[tuple[float, float]]]:
     """system → (seen, unseen) accuracies over calibration biases."""
     found = {}
     for system in systems:
@@ -215,10 +199,8 @@ def comparisons(scored: Scored, systems: Sequence[System], setting: Setting) -> 
                 continue
             for k in (1, 5):
                 difference = scores.paired(scores.hits(a, true, k), scores.hits(b, true, k), setting.seed)
-                rows.append(
-                    {"against": other, "images": images, "candidates": candidates, "metric": "hit", "k": k}
-                    | difference._asdict()
-                )
+                what: dict[str, object] = {"against": other, "images": images, "candidates": candidates}
+                rows.append(what | {"metric": "hit", "k": k} | difference._asdict())
     return rows
 
 

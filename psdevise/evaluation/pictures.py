@@ -52,7 +52,5 @@ def score_all(
                     found[i, columns] = -np.inf
                 parts[system.name].append(found)
         on_progress(stop, table.rows)
-    by_system = {
-        name: np.concatenate(p) if p else np.zeros((0, len(classes)), np.float32) for name, p in parts.items()
-    }
+    by_system = {name: np.concatenate(p) if p else np.zeros((0, len(classes)), np.float32) for name, p in parts.items()}
     return Scored(classes, np.array(true, np.int64), by_system), kept

@@ -70,9 +70,7 @@ class Hierarchy:
                     queue.append(other)
         return shells
 
-    def correct_lists(
-        self, labels: Sequence[str], valid: Sequence[str], k: int
-    ) -> list[npt.NDArray[np.int64]]:
+    def correct_lists(self, labels: Sequence[str], valid: Sequence[str], k: int) -> list[npt.NDArray[np.int64]]:
         """C_k of each label as sorted indices into `valid`.
 
         Raises:
@@ -107,9 +105,7 @@ class Hierarchy:
                     free.append(child)
         if removed < len(waiting):
             rest = next(node for node, n in waiting.items() if n > 0)
-            raise LabelError(
-                f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself"
-            )
+            raise LabelError(f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself")
 
 
 def _positions(valid: Sequence[str]) -> dict[str, list[int]]:

@@ -115,10 +115,8 @@ def _mean_of_words(
     for phrase in space.terms[name]:
         known = [w for w in cut(phrase).split() if w in vectors]
         if known:
-            mean = np.mean([vectors.vector(w) for w in known], axis=0, dtype=np.float32)
-            return mean, Resolution(
-                name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known)
-            )
+            mean = np.stack([vectors.vector(w) for w in known]).mean(axis=0).astype(np.float32)
+            return mean, Resolution(name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known))
     return None
 
 
@@ -136,6 +134,6 @@ def _mean_of_neighbours(
     for shell in hierarchy.shells(node)[1:]:
         near = sorted(by_node[n] for n in shell if n in by_node)
         if near:
-            mean = np.mean([found[n][0] for n in near], axis=0, dtype=np.float32)
+            mean = np.stack([found[n][0] for n in near]).mean(axis=0).astype(np.float32)
             return mean, Resolution(name, "graph neighbours", " + ".join(near), 0)
     return None

@@ -52,9 +52,7 @@ class LabelSpace:
                 where=path,
                 mend="add a line for each, or set labels.table to null",
             )
-        return LabelSpace(
-            tuple(names), {n: terms[n] for n in names}, {n: wnids[n] for n in names if n in wnids}
-        )
+        return LabelSpace(tuple(names), {n: terms[n] for n in names}, {n: wnids[n] for n in names if n in wnids})
 
     def all_terms(self) -> list[str]:
         return [term for name in self.names for term in self.terms[name]]

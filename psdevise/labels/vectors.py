@@ -135,9 +135,7 @@ def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
                     name += byte
             row = file.read(4 * dim)
             if len(row) < 4 * dim:
-                raise DataError(
-                    f"cut off: {i} of {n} vectors are whole", where=path, mend="fetch the file again"
-                )
+                raise DataError(f"cut off: {i} of {n} vectors are whole", where=path, mend="fetch the file again")
             matrix[i] = np.frombuffer(row, "<f4")
             terms.append(name.decode("utf-8", "replace").replace("_", " "))
     return terms, matrix
@@ -160,22 +158,16 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
             except ValueError as e:
                 raise DataError(f"line {number}: {e}", where=path) from e
             if rows and len(row) != len(rows[0]):
-                raise DataError(
-                    f"line {number} has {len(row)} values, the first has {len(rows[0])}", where=path
-                )
+                raise DataError(f"line {number} has {len(row)} values, the first has {len(rows[0])}", where=path)
             terms.append(parts[0].replace("_", " "))
             rows.append(row)
     if expected is not None and expected != len(rows):
-        raise DataError(
-            f"cut off: {len(rows)} of {expected} vectors", where=path, mend="fetch the file again"
-        )
+        raise DataError(f"cut off: {len(rows)} of {expected} vectors", where=path, mend="fetch the file again")
     return terms, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
 def save_parquet(vectors: WordVectors, path: str) -> None:
     """Columns label and vector; terms as they are."""
-    rows = pa.FixedSizeListArray.from_arrays(
-        pa.array(vectors.matrix.astype(np.float32).reshape(-1)), vectors.dim
-    )
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.matrix.astype(np.float32).reshape(-1)), vectors.dim)
     table = pa.table({"label": list(vectors.terms), "vector": rows})
     store.write_atomic(path, lambda f: pq.write_table(table, f))

@@ -103,9 +103,7 @@ def _call(path: str, arguments: Mapping[str, Any]) -> nn.Module:
         mend = "install the package, or put its folder on PYTHONPATH on every machine of the cluster"
         raise ConfigError(f"cannot import {module_name!r}: {e}", where="core", mend=mend) from e
     except AttributeError as e:
-        raise ConfigError(
-            f"module {module_name!r} has no {name!r}", where="core", mend="check the name"
-        ) from e
+        raise ConfigError(f"module {module_name!r} has no {name!r}", where="core", mend="check the name") from e
     try:
         made = function(**arguments)
     except Exception as e:  # whatever the user's code raises is the user's to read
@@ -127,9 +125,7 @@ def _width(module: nn.Module, size: int) -> int:
             answer = module(torch.zeros(2, 3, size, size))
     except Exception as e:
         mend = f"it must take float pictures [B, 3, {size}, {size}]; is the input size right?"
-        raise ConfigError(
-            f"the backbone failed on a trial: {type(e).__name__}: {e}", where="core", mend=mend
-        ) from e
+        raise ConfigError(f"the backbone failed on a trial: {type(e).__name__}: {e}", where="core", mend=mend) from e
     finally:
         module.train(was_training)
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or len(answer) != 2:

@@ -28,20 +28,14 @@ class CoreOptions:
     mean: tuple[float, float, float] = option(
         (0.485, 0.456, 0.406), "what is subtracted from red, green and blue (0 to 1)"
     )
-    std: tuple[float, float, float] = option(
-        (0.229, 0.224, 0.225), "what red, green and blue are then divided by"
-    )
-    frozen: bool = option(
-        False, "take the core as it is: its outputs are computed once and it is never trained"
-    )
+    std: tuple[float, float, float] = option((0.229, 0.224, 0.225), "what red, green and blue are then divided by")
+    frozen: bool = option(False, "take the core as it is: its outputs are computed once and it is never trained")
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0:
             raise ConfigError("must be above 0", where="std", mend="take the colours' standard deviation")
         if self.name == "alexnet" and self.size not in (32, 64, 224):
-            raise ConfigError(
-                f"AlexNet has no form for {self.size} px", where="size", mend="take 32, 64 or 224"
-            )
+            raise ConfigError(f"AlexNet has no form for {self.size} px", where="size", mend="take 32, 64 or 224")
         if self.frozen and self.weights is None and ":" not in self.name:
             raise ConfigError("a frozen core needs weights", where="frozen", mend="set weights, or train it")
 

@@ -112,9 +112,9 @@ class SkipGram:
     def initial(self, rng: np.random.Generator) -> Tables:
         """word2vec's start: input uniform in ±1/(2 dim), everything else zero."""
         found = {name: np.zeros(shape, np.float32) for name, shape in self.tables.items()}
-        found["input"] = (
-            (rng.random(self.tables["input"], dtype=np.float32) - 0.5) / self._options.dim
-        ).astype(np.float32)
+        found["input"] = ((rng.random(self.tables["input"], dtype=np.float32) - 0.5) / self._options.dim).astype(
+            np.float32
+        )
         return found
 
     def prepare(self, sentences: list[npt.NDArray[np.int32]], rng: np.random.Generator) -> Block:

@@ -59,9 +59,7 @@ def keys(phases: list[Phase]) -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def run(
-    phases: list[Phase], context: Context, redo_from: str | None, parallel: tuple[str, ...]
-) -> dict[str, Artifact]:
+def run(phases: list[Phase], context: Context, redo_from: str | None, parallel: tuple[str, ...]) -> dict[str, Artifact]:
     """Runs what is not there yet; phases of `parallel` whose inputs are ready run at the same time.
 
     Raises:
@@ -121,9 +119,7 @@ def _forget(
     """Removes the artifacts of a phase and of everything that needs it."""
     names = [p.name for p in phases]
     if redo_from not in names:
-        raise ConfigError(
-            f"no phase {redo_from!r}", where="--from", mend=f"phases of this run: {', '.join(names)}"
-        )
+        raise ConfigError(f"no phase {redo_from!r}", where="--from", mend=f"phases of this run: {', '.join(names)}")
     stale = {redo_from}
     for phase in phases:
         if stale.intersection(phase.needs):

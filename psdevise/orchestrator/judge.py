@@ -82,13 +82,9 @@ class Evaluate:
         )
         found = evaluate.results(scored, systems, setting)
         store.write_json(store.join(folder, "results.json"), result.plain(found))
-        store.write_json(
-            store.join(folder, "comparisons.json"), evaluate.comparisons(scored, systems, setting)
-        )
+        store.write_json(store.join(folder, "comparisons.json"), evaluate.comparisons(scored, systems, setting))
         store.write_json(store.join(folder, "curve.json"), evaluate.curves(scored, systems, setting))
-        store.write_bytes(
-            store.join(folder, "doctor.json"), store.read_bytes(inputs["labels"].path("doctor.json"))
-        )
+        store.write_bytes(store.join(folder, "doctor.json"), store.read_bytes(inputs["labels"].path("doctor.json")))
         self._sheet(folder, test, scored, rows, setting)
         self._maps(folder, inputs, systems, test, scored, rows, setting)
         extra = {} if setting.hierarchy is None else {"hierarchy": setting.hierarchy.hash}
@@ -126,9 +122,7 @@ class Evaluate:
             if len(scored.true)
         }
 
-    def _sheet(
-        self, folder: str, test: PictureTable, scored: Scored, rows: list[int], setting: Setting
-    ) -> None:
+    def _sheet(self, folder: str, test: PictureTable, scored: Scored, rows: list[int], setting: Setting) -> None:
         """Pictures with the top-5 of DeViSE and of softmax side by side (the paper's Figure 2)."""
         rng = np.random.default_rng(setting.seed)
         half = setting.options.pictures_on_sheet // 2
@@ -178,8 +172,7 @@ class Evaluate:
         store.write_bytes(store.join(folder, "map.safetensors"), save_safetensors(tensors))
         hierarchy, wnids, seen = setting.hierarchy, setting.space.wnids, set(setting.split.seen)
         parents = [
-            (hierarchy.parents.get(wnids.get(c, ""), [""])[0] if hierarchy is not None else "")
-            for c in scored.classes
+            (hierarchy.parents.get(wnids.get(c, ""), [""])[0] if hierarchy is not None else "") for c in scored.classes
         ]
         about = {
             "labels": list(scored.classes),

@@ -21,14 +21,11 @@ from psdevise.runtime.job import ClusterOptions
 class ImagesOptions:
     train: str = option("", "Parquet file or prepared folder of training pictures")
     test: str = option("", "Parquet file or prepared folder of test pictures; read once, at the end")
-    id_column: str = option(
-        "id", "column of the pictures' ids; where it is missing, the row number is the id"
-    )
+    id_column: str = option("id", "column of the pictures' ids; where it is missing, the row number is the id")
     image_column: str = option("image", "column of the encoded pictures")
     labels_column: str = option("labels", "column of a label, or of a list of labels")
-    validation_rows: int = option(
-        0, "this many last rows of the training pictures choose, and train nothing", low=0
-    )
+    validation_rows: int = option(0, "this many last rows of the training pictures choose, and train nothing", low=0)
+    processes: int = option(2, "processes that read and check the pictures", low=1)
     max_broken: float = option(0.01, "share of pictures that may be broken", low=0.0, high=1.0)
 
 
@@ -50,9 +47,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class LabelOptions:
-    table: str | None = option(
-        None, "TSV with columns label, wnid, terms; null: a label's name is its only term"
-    )
+    table: str | None = option(None, "TSV with columns label, wnid, terms; null: a label's name is its only term")
     unseen: str | None = option(None, "file of the classes that are never trained on, one a line")
     tune: str | None = option(None, "file of seen classes that calibrate the unseen ones, one a line")
     is_a: str | None = option(None, "TSV with columns child, parent, relation; null leaves hp@k out")
@@ -88,9 +83,7 @@ class RunOptions:
         if not self.name or "/" in self.name:
             raise ConfigError(f"{self.name!r} is no folder name", where="name")
         if self.data.world is None and self.data.text is None and self.language.vectors is None:
-            raise ConfigError(
-                "no text", where="data.text", mend="give data.text, or language.vectors of your own"
-            )
+            raise ConfigError("no text", where="data.text", mend="give data.text, or language.vectors of your own")
         for where, slices in {
             "language.slices": self.language.slices,
             "visual.slices": self.visual.slices,

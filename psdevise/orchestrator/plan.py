@@ -56,9 +56,7 @@ def plan(options: RunOptions) -> list[Phase]:
             Phase(
                 "vocabulary",
                 (*source, "images"),
-                lambda: of(
-                    replace(options.vocabulary, processes=1), _text(options), options.data.text_column
-                ),
+                lambda: of(replace(options.vocabulary, processes=1), _text(options), options.data.text_column),
                 prepare.Words(options),
                 "words",
             )

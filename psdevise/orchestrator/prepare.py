@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from psdevise import store
-from psdevise.data import corpus, vocabulary, world
+from psdevise.data import prepare_text, world
 from psdevise.data.pictures import Columns, PictureTable, classes
-from psdevise.data.shuffle import ShuffleReport, shuffle
+from psdevise.data.prepare import PrepareOptions, prepare, shared
 from psdevise.data.vocabulary import Vocabulary
 from psdevise.errors import DataError, LabelError
 from psdevise.events import Listener, Notice, Progress
@@ -47,19 +48,21 @@ class Images:
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
         images, labels = self.options.data.images, self.options.labels
         train, test = image_paths(self.options, inputs)
-        columns = Columns(images.id_column, images.image_column, images.labels_column)
-        found: dict[str, ShuffleReport] = {}
+        manifests = {}
         for part, path in {"train": train, "test": test}.items():
-            report = progress(context.on_event, "images")
-            found[part] = shuffle(
-                PictureTable(path, columns),
-                store.join(folder, f"{part}.parquet"),
-                self.options.seed,
-                images.max_broken,
-                report,
-                known=found["train"].hashes if part == "test" else {},
+            prepare_options = PrepareOptions(
+                path,
+                store.join(folder, part),
+                id_column=images.id_column,
+                image_column=images.image_column,
+                labels_column=images.labels_column,
+                seed=self.options.seed,
+                max_broken=images.max_broken,
+                processes=images.processes,
             )
-        for text in _twin_notices(found):
+            manifests[part] = prepare(prepare_options, progress(context.on_event, "images"))
+        both = shared(*(store.join(folder, part) for part in manifests))
+        for text in _notices(manifests, both):
             context.on_event(Notice("images", text))
         tables = [prepared(folder, part) for part in ("train", "test")]
         names = classes(tables)
@@ -74,12 +77,10 @@ class Images:
             "seen": list(split.seen),
             "unseen": list(split.unseen),
             "tune": tune_names,
-            "rows": {part: table.rows for part, table in zip(found, tables, strict=True)},
-            "validation_from": max(
-                0, tables[0].rows + found["train"].skipped - self._validation_rows(tables[0])
-            ),
-            "twins": {part: report.twins for part, report in found.items()},
-            "skipped": {part: report.skipped for part, report in found.items()},
+            "rows": {part: table.rows for part, table in zip(manifests, tables, strict=True)},
+            "validation_from": int(tables[0].source_rows().max()) + 1 - self._validation_rows(tables[0]),
+            "twins": {part: m["twins"] for part, m in manifests.items()} | {"between": both},
+            "skipped": {part: len(m["skipped"]) for part, m in manifests.items()},
         }
 
     def _validation_rows(self, train: PictureTable) -> int:
@@ -104,12 +105,13 @@ class Words:
         assert path is not None
         column = self.options.data.text_column
         space = label_space(self.options, inputs)
-        found = vocabulary.count(path, self.options.vocabulary, space.all_terms(), column)
-        found.save(store.join(folder, "vocabulary.parquet"))
-        parts = vocabulary.sentences(path, found, self.options.vocabulary, column)
-        sentences, words = corpus.write(store.join(folder, "corpus.parquet"), parts)
+        manifest = prepare_text.prepare(
+            path, folder, self.options.vocabulary, space.all_terms(), column, self.options.seed
+        )
+        found = Vocabulary.load(store.join(folder, "vocabulary.parquet"))
         known = sum(any(found.term_of(t) in found.index for t in space.terms[n]) for n in space.names)
-        return {"terms": found.size, "sentences": sentences, "words": words, "labels_with_a_term": known}
+        counts = {k: manifest[k] for k in ("terms", "sentences", "words")}
+        return counts | {"labels_with_a_term": known}
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,13 @@ class Labels:
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
         space = label_space(self.options, inputs)
         terms = load_vectors(self.options, inputs)
-        cut = str.lower
+        cut: Callable[[str], str] = str.lower
         if "vocabulary" in inputs:
             cut = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
         hierarchy = load_hierarchy(self.options, inputs)
         matrix, rows = resolve(space, terms, self.options.labels.resolve, hierarchy, cut)
         table = word_vectors.WordVectors(space.names, matrix)
-        store.write_json(
-            store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)}
-        )
+        store.write_json(store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)})
         word_vectors.save_parquet(table, store.join(folder, "labels.parquet"))
         return {"summary": summary(rows), "dim": int(matrix.shape[1])}
 
@@ -176,7 +176,7 @@ def input_path(options: RunOptions, inputs: Inputs, name: str, path: str | None)
 
 
 def prepared(folder: str, part: str) -> PictureTable:
-    return PictureTable(store.join(folder, f"{part}.parquet"), Columns())
+    return PictureTable(store.join(folder, part), Columns())
 
 
 def progress(on_event: Listener, phase: str) -> Any:
@@ -209,16 +209,16 @@ def _refuse_empty(split: Split, tables: list[PictureTable]) -> None:
             )
 
 
-def _twin_notices(found: dict[str, ShuffleReport]) -> list[str]:
+def _notices(manifests: dict[str, dict[str, Any]], both: dict[str, int]) -> list[str]:
     texts = []
-    for part, report in found.items():
-        if report.twins["inside"] or report.twins["with_train"]:
-            texts.append(
-                f"{part}: {report.twins['inside']} repeated pictures, {report.twins['with_train']} that are also in"
-                f" train, {report.twins['contradictory']} of all these with contradictory labels"
-            )
-        if report.skipped:
-            texts.append(f"{part}: {report.skipped} broken pictures were skipped")
+    for part, manifest in manifests.items():
+        twins = manifest["twins"]
+        if twins["repeated"]:
+            texts.append(f"{part}: {twins['repeated']} repeated pictures, {twins['contradictory']} with other labels")
+        if manifest["skipped"]:
+            texts.append(f"{part}: {len(manifest['skipped'])} broken pictures were skipped")
+    if both["shared"]:
+        texts.append(f"{both['shared']} pictures are in train and in test, {both['contradictory']} with other labels")
     return texts
 
 

@@ -108,8 +108,7 @@ def _describe(folder: str, options: RunOptions, begin: float) -> None:
         "started": begin,
         "seed": options.seed,
         "config": resolved,
-        "versions": {name: _version(name) for name in (*PACKAGES, "psdevise")}
-        | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in (*PACKAGES, "psdevise")} | {"python": platform.python_version()},
         "devices": {
             "cpus": os.cpu_count(),
             "cpu_model": platform.processor() or platform.machine(),
@@ -176,9 +175,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if interrupt.is_set():
-            raise Interrupted(
-                "stopped at once", mend="give the same command again: the last snapshot is kept"
-            )
+            raise Interrupted("stopped at once", mend="give the same command again: the last snapshot is kept")
         interrupt.set()
 
     before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}

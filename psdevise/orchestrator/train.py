@@ -50,9 +50,7 @@ class Language:
         vocabulary = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet"))
         counts = tuple(vocabulary.counts.tolist())
         build = language_phase.BuildLanguage(corpus, counts, options, self.options.seed)
-        trained = fit(
-            self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words"
-        )
+        trained = fit(self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words")
         vectors = language_phase.word_vectors(vocabulary.terms, counts, trained.parameters)
         vectors.save(store.join(folder, "vectors.bin"))
         words = Corpus(corpus).rows
@@ -70,8 +68,8 @@ class Visual:
         build = visual_phase.BuildVisual(picture_source(inputs), options, self.options.seed)
         trained = fit(self.options, context, "visual", build, snapshots, options.downpour, options.optimizer)
         # What the shards do not hold (frozen parameters, integer buffers) comes from the module itself.
-        whole = build().initial() | trained.parameters
-        store.write_bytes(store.join(folder, "model.safetensors"), save_safetensors(dict(whole)))
+        whole = {**build().initial(), **trained.parameters}
+        store.write_bytes(store.join(folder, "model.safetensors"), save_safetensors(whole))
         return {"classes": len(build.pictures.classes), "audit": trained.audit}
 
 
@@ -88,7 +86,7 @@ class Features:
         path = store.join(folder, "train.parquet")
         report = progress(context.on_event, "features")
         begin = time.monotonic()
-        features_phase.write(path, source, module.core, core_options, report)
+        features_phase.write(path, source, module.core, module.head.in_features, core_options, report)
         context.bills["features"] = {"core_seconds": (time.monotonic() - begin) * torch.get_num_threads()}
         held_out = feature_table.read(features_phase.validation_path(path), keep=source.classes)
         right = _softmax_hits(module, held_out, source.classes)
@@ -129,9 +127,7 @@ class Joint:
                 number=3,
             )
             projected |= done.parameters
-        visual = visual_phase.load_softmax(
-            inputs["visual"].path("model.safetensors"), self.options.visual.core
-        )
+        visual = visual_phase.load_softmax(inputs["visual"].path("model.safetensors"), self.options.visual.core)
         core = {f"core.{k}": v.numpy() for k, v in visual.core.state_dict().items()}
         first = store.join(folder, "projection.safetensors")
         store.write_bytes(first, save_safetensors({**core, **projected}))
@@ -153,9 +149,7 @@ class Joint:
             store.write_bytes(path, save_safetensors({**core, **projected, **done.parameters}))
         else:
             store.write_bytes(path, store.read_bytes(first))
-        return {"dim": int(vectors.shape[1])} | self._validate(
-            context, name, features, projected, vectors, source
-        )
+        return {"dim": int(vectors.shape[1])} | self._validate(context, name, features, projected, vectors, source)
 
     def _options(self) -> joint_phase.JointOptions:
         from dataclasses import replace
@@ -223,9 +217,7 @@ def fit(
 
 def picture_source(inputs: Inputs) -> PictureSource:
     figures = inputs["images"].figures
-    return PictureSource(
-        inputs["images"].path("train.parquet"), Columns(), tuple(figures["seen"]), figures["validation_from"]
-    )
+    return PictureSource(inputs["images"].path("train"), Columns(), tuple(figures["seen"]), figures["validation_from"])
 
 
 def system_vectors(

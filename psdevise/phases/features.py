@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from psdevise.data import features
 from psdevise.data.features import Features
 from psdevise.data.pictures import PictureTable, decode
 from psdevise.errors import DataError
-from psdevise.models.core import Core, CoreOptions, normalise
+from psdevise.models.core import CoreOptions, normalise
 from psdevise.phases.pictures import PictureSource
 
 ROWS = 500
@@ -25,11 +26,12 @@ def validation_path(path: str) -> str:
 def write(
     path: str,
     source: PictureSource,
-    core: Core,
+    core: nn.Module,
+    width: int,
     options: CoreOptions,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Writes the outputs of the training and of the validation pictures, each to its file."""
+    """Writes the outputs [n, width] of the training and of the validation pictures, each to its file."""
     table = PictureTable(source.table, source.columns)
     held_back = table.source_rows() >= source.validation_from
     kept: list[Features] = []
@@ -40,12 +42,12 @@ def write(
             kept.append(_pick(part, np.flatnonzero(back)))
             yield _pick(part, np.flatnonzero(~back))
 
-    features.write(path, training(), core.features)
-    features.write(validation_path(path), kept, core.features)
+    features.write(path, training(), width)
+    features.write(validation_path(path), kept, width)
 
 
 def _compute(
-    table: PictureTable, core: Core, options: CoreOptions, on_progress: Callable[[int, int], None]
+    table: PictureTable, core: nn.Module, options: CoreOptions, on_progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Features, list[int]]]:
     """The core's outputs for all rows, in parts, with their row numbers; broken pictures are left out."""
     core.eval()

@@ -72,9 +72,7 @@ class JointOptions:
     fine_tuning: FineTuningOptions = option(FineTuningOptions(), "the second part: core and projection")
 
 
-def unit_vectors(
-    vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
+def unit_vectors(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
     """t/‖t‖ of each row [n, dim], after subtracting `mean` [dim] where there is one."""
     moved = vectors if mean is None else vectors - mean
     norm = np.linalg.norm(moved, axis=1, keepdims=True)
@@ -83,9 +81,7 @@ def unit_vectors(
 
 def random_vectors(labels: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
     """The random-embedding baseline: independent directions, uniform on the sphere, float32 [labels, dim]."""
-    return unit_vectors(
-        np.random.default_rng([seed, 77]).standard_normal((labels, dim)).astype(np.float32), None
-    )
+    return unit_vectors(np.random.default_rng([seed, 77]).standard_normal((labels, dim)).astype(np.float32), None)
 
 
 @dataclass(frozen=True)

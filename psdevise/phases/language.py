@@ -30,17 +30,13 @@ from psdevise.worker.task import Figures, TableGradient, generator
 
 @dataclass(frozen=True)
 class LanguageOptions:
-    vectors: str | None = option(
-        None, "word vectors of your own (word2vec, GloVe or Parquet); null: train them"
-    )
+    vectors: str | None = option(None, "word vectors of your own (word2vec, GloVe or Parquet); null: train them")
     skipgram: SkipGramOptions = option(SkipGramOptions(), "the model")
     epochs: int = option(1, "passes over the text", low=1)
     rate: float = option(0.025, "learning rate inside a block at the start; it falls linearly", low=0.0)
     block_words: int = option(10_000, "words of a block, between a fetch and a push of rows", low=1)
     slices: int = option(64, "slices of the corpus per pass; at least ten per worker", low=1)
-    optimizer: OptimizerOptions = option(
-        OptimizerOptions(table_rule="sum"), "update of the tables on the shards"
-    )
+    optimizer: OptimizerOptions = option(OptimizerOptions(table_rule="sum"), "update of the tables on the shards")
     downpour: DownpourOptions = option(
         DownpourOptions(overlap=False),
         "how workers exchange with shards; a fetch ahead would lack the block's own rows, and overshoot",
@@ -63,9 +59,7 @@ class BuildLanguage:
 class LanguageTask:
     """A Task (`psdevise.worker.task`) over a corpus of encoded sentences."""
 
-    def __init__(
-        self, corpus: Corpus, counts: np.ndarray[Any, Any], options: LanguageOptions, seed: int
-    ) -> None:
+    def __init__(self, corpus: Corpus, counts: np.ndarray[Any, Any], options: LanguageOptions, seed: int) -> None:
         self._corpus, self._options, self._seed = corpus, options, seed
         self.model = SkipGram(counts, options.skipgram)
         tables = tuple(Table(name, rows, dim) for name, (rows, dim) in self.model.tables.items())
@@ -114,8 +108,6 @@ class LanguageTask:
         return self._schedule(progress)
 
 
-def word_vectors(
-    terms: tuple[str, ...], counts: tuple[int, ...], parameters: Mapping[str, Array]
-) -> WordVectors:
+def word_vectors(terms: tuple[str, ...], counts: tuple[int, ...], parameters: Mapping[str, Array]) -> WordVectors:
     """The trained input table as vectors by term."""
     return WordVectors(terms, parameters["input"], np.asarray(counts, np.int64))

@@ -32,15 +32,11 @@ class VisualOptions:
     core: CoreOptions = option(CoreOptions(), "the convolutional core")
     epochs: int = option(12, "passes over the pictures", low=1)
     feed: FeedOptions = option(FeedOptions(), "batches and augmentation")
-    smoothing: float = option(
-        0.0, "label smoothing: share of the target spread over all classes", low=0.0, high=0.9
-    )
+    smoothing: float = option(0.0, "label smoothing: share of the target spread over all classes", low=0.0, high=0.9)
     weight_decay: float = option(0.0, "L2 penalty, added to the gradient on the shards", low=0.0)
     slices: int = option(40, "slices per pass; at least ten per worker", low=1)
     schedule: Schedule = option("linear", "learning rate over the phase: constant, linear or cosine decay")
-    warmup: float = option(
-        0.0, "share of the phase over which the learning rate rises from 0", low=0.0, high=0.9
-    )
+    warmup: float = option(0.0, "share of the phase over which the learning rate rises from 0", low=0.0, high=0.9)
     optimizer: OptimizerOptions = option(OptimizerOptions(), "update on the shards")
     downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
 
@@ -73,9 +69,7 @@ class BuildVisual:
         )
 
 
-def softmax_loss(
-    module: nn.Module, batch: Any, rng: np.random.Generator, smoothing: float
-) -> tuple[Tensor, Figures]:
+def softmax_loss(module: nn.Module, batch: Any, rng: np.random.Generator, smoothing: float) -> tuple[Tensor, Figures]:
     """Cross-entropy of pictures [B, 3, H, W] and true [B, classes]; counts right answers beside it."""
     pictures, true = batch
     logits = module(pictures)

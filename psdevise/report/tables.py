@@ -49,9 +49,7 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> str:
     lines.append("|---|" + "---:|" * len(shown))
     for system, variant in systems:
         name = system if variant == "default" else f"{system} ({variant})"
-        lines.append(
-            f"| {name} | " + " | ".join(cell(by.get((system, variant, m, k))) for m, k in shown) + " |"
-        )
+        lines.append(f"| {name} | " + " | ".join(cell(by.get((system, variant, m, k))) for m, k in shown) + " |")
     # Of the first system that can name all candidates; another's own chance and ceiling are in results.json.
     for extra in ("chance", "ceiling"):
         first = {(m, k): next(r for r in rows if (r["metric"], r["k"]) == (m, k)) for m, k in shown}

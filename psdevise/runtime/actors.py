@@ -1,9 +1,9 @@
 """Shard and worker as Ray actors: thin wrappers that add transport, time and threads.
 
-Shards and the coordinator (`coordinator_actor`, which needs no torch) are synchronous actors: one call at a time, in order, so that a pull is never
-torn. What a shard raises on purpose is returned as a value, because Ray's own exceptions mean that a
-process is gone. `max_task_retries` stays 0: Ray may report a failure after success, and the client's own
-retries carry an identity.
+Shards and the coordinator (`coordinator_actor`, which needs no torch) are synchronous actors: one call at a
+time, in order, so that a pull is never torn. What a shard raises on purpose is returned as a value, because
+Ray's own exceptions mean that a process is gone. `max_task_retries` stays 0: Ray may report a failure after
+success, and the client's own retries carry an identity.
 """
 
 from __future__ import annotations
@@ -175,9 +175,7 @@ class _Wire:
 class _Hands:
     """Serves a worker's effects on Ray, and measures where its time goes."""
 
-    def __init__(
-        self, wire: _Wire, coordinator: Any, who: tuple[int, int], reader: ReadAhead, deadline: float
-    ) -> None:
+    def __init__(self, wire: _Wire, coordinator: Any, who: tuple[int, int], reader: ReadAhead, deadline: float) -> None:
         self._wire, self._coordinator, self._who, self._reader = wire, coordinator, who, reader
         self._deadline = deadline
         self._counters: dict[str, float] = {}
@@ -240,9 +238,7 @@ class _Hands:
         try:
             return ray.get(ref, timeout=self._deadline)
         except GetTimeoutError as e:
-            raise errors.DeadlineExceeded(
-                f"the coordinator did not answer within {self._deadline:g} s"
-            ) from e
+            raise errors.DeadlineExceeded(f"the coordinator did not answer within {self._deadline:g} s") from e
 
     def _add(self, name: str, value: float) -> None:
         self._counters[name] = self._counters.get(name, 0.0) + value

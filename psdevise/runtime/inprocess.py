@@ -78,18 +78,12 @@ class InProcess:
         meter.show(coordinator.status(time.monotonic()), [s.stats() for s in shards], last=True)
         if interrupt.is_set() and not ledger.done:
             raise Interrupted("stopped by the user", mend="give the same command again to go on")
-        return Trained(
-            snapshot.gather(layout, [s.snapshot() for s in shards]), dict(vars(ledger.audit)), meter.bill()
-        )
+        return Trained(snapshot.gather(layout, [s.snapshot() for s in shards]), dict(vars(ledger.audit)), meter.bill())
 
 
-def _save(
-    folder: str, number: int, layout: dict[str, Any], coordinator: Coordinator, shards: list[Shard]
-) -> None:
+def _save(folder: str, number: int, layout: dict[str, Any], coordinator: Coordinator, shards: list[Shard]) -> None:
     state = coordinator.state()  # the ledger first: what finishes meanwhile is repeated, never lost
-    checksums = [
-        snapshot.write_shard(snapshot.shard_path(folder, number, s.index), s.snapshot()) for s in shards
-    ]
+    checksums = [snapshot.write_shard(snapshot.shard_path(folder, number, s.index), s.snapshot()) for s in shards]
     snapshot.commit(folder, number, {"layout": layout, "checksums": checksums, "coordinator": state})
 
 

@@ -19,12 +19,8 @@ from psdevise.worker.task import Task
 class ClusterOptions:
     """How many workers and shards there are, and what each gets. Changes no artifact's key."""
 
-    host: Literal["ray", "inprocess"] = option(
-        "ray", "ray, or inprocess: workers in turn in this process, for tests"
-    )
-    address: str | None = option(
-        None, "Ray cluster to join; null starts one in this process, or joins the job's own"
-    )
+    host: Literal["ray", "inprocess"] = option("ray", "ray, or inprocess: workers in turn in this process, for tests")
+    address: str | None = option(None, "Ray cluster to join; null starts one in this process, or joins the job's own")
     num_workers: int = option(2, "Downpour workers", low=1)
     num_shards: int = option(1, "parameter-server shards", low=1)
     cpus_per_worker: float = option(1.0, "CPU cores for each worker", low=0.0)
@@ -32,9 +28,7 @@ class ClusterOptions:
     gpu_workers: int | None = option(None, "how many of the workers get a GPU; null: all", low=0)
     cpus_per_shard: float = option(0.0, "CPU cores reserved for each shard", low=0.0)
     start_timeout: float = option(120.0, "seconds to wait for Ray to place all workers and shards", low=1.0)
-    lease_seconds: float = option(
-        60.0, "how long a worker may be silent before its slices go to others", low=1.0
-    )
+    lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
     max_restarts: int = option(20, "deaths of workers and shards in one phase before the run gives up", low=0)
     read_ahead: int = option(4, "batches that are read and decoded ahead of the compute", low=1)

@@ -45,8 +45,7 @@ class Meter:
         done, gained = status["progress"], status["progress"] - self._first
         left = (now - self._begin) * (1 - done) / gained if gained > 0 else None
         figures = tuple(
-            WorkerFigures(rank, w["steps"], w["figures"], w["gauges"])
-            for rank, w in sorted(status["workers"].items())
+            WorkerFigures(rank, w["steps"], w["figures"], w["gauges"]) for rank, w in sorted(status["workers"].items())
         )
         lags = [f.gauges["lag"] for f in figures if "lag" in f.gauges]
         self._on_event(

@@ -16,7 +16,7 @@ _END: Final = object()
 
 def batches(task: Task, key: tuple[int, int], taken: Slice) -> Iterator[tuple[Any, bool]]:
     """(batch, whether it is the last) of a slice, from `taken.position` on."""
-    rng = generator(*key, taken.epoch, taken.index, 0)
+    rng = generator(*key, taken.epoch, taken.number, 0)
     source = itertools.islice(task.read(taken.start, taken.stop, rng), taken.position, None)
     held = next(source, _END)
     while held is not _END:

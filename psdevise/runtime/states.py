@@ -29,9 +29,7 @@ def begin_phase(job: Job, layout: Layout, initial: Callable[[], Mapping[str, Arr
     found = snapshot.last_good(job.snapshots)
     if found is None:
         states = snapshot.initial(layout, initial())
-        checksums = [
-            snapshot.write_shard(snapshot.shard_path(job.snapshots, 0, i), s) for i, s in enumerate(states)
-        ]
+        checksums = [snapshot.write_shard(snapshot.shard_path(job.snapshots, 0, i), s) for i, s in enumerate(states)]
         manifest: dict[str, Any] = {"layout": layout.plain(), "checksums": checksums, "coordinator": None}
         snapshot.commit(job.snapshots, 0, manifest)
         return Start(job.snapshots, 0, manifest | {"number": 0}, None, [])

@@ -147,9 +147,7 @@ class _Phase:
                 namespace=self._namespace,
                 max_task_retries=0,
             )
-            .remote(
-                self._layout, index, job.optimizer, job.lag, incarnation, self._start.folder, self._manifest
-            )
+            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._start.folder, self._manifest)
         )
 
     def _make_worker(self, rank: int, incarnation: int) -> None:

@@ -79,9 +79,7 @@ class Coordinator:
 
     def expire(self, now: float) -> list[tuple[int, int]]:
         """(worker, incarnation) of those whose lease ran out; the host replaces them."""
-        return [
-            (w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now)) if w in self.workers
-        ]
+        return [(w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now)) if w in self.workers]
 
     def stop(self) -> None:
         """No further slices: workers end theirs, flush, and leave."""

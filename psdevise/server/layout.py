@@ -128,9 +128,7 @@ class Layout:
     def buffer_views(self, arena: Array) -> dict[str, Array]:
         return {b.name: arena[slice(*self.buffer_offsets[b.name])].reshape(b.shape) for b in self.buffers}
 
-    def deal(
-        self, rows: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
+    def deal(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
         """Splits table row ids over the shards: (shard, positions in `rows`, row numbers on the shard)."""
         owner = rows % self.shards
         for shard in range(self.shards):

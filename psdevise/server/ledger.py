@@ -15,11 +15,11 @@ import numpy as np
 
 
 class Slice(NamedTuple):
-    """Rows [start, stop) of the data set, to be read from batch `position` on. `rank` is its place in
-    the epoch's order."""
+    """Rows [start, stop) of the data set, to be read from batch `position` on. `number` is its place in
+    the list of slices, `rank` that in the epoch's order."""
 
     epoch: int
-    index: int
+    number: int
     rank: int
     start: int
     stop: int
@@ -52,9 +52,7 @@ class Ledger:
         lease_seconds: how long a worker may hold a slice without renewing.
     """
 
-    def __init__(
-        self, slices: Sequence[tuple[int, int]], epochs: int, seed: int, lease_seconds: float
-    ) -> None:
+    def __init__(self, slices: Sequence[tuple[int, int]], epochs: int, seed: int, lease_seconds: float) -> None:
         self._slices, self._epochs, self._seed = list(slices), epochs, seed
         self._lease_seconds = lease_seconds
         self.leases: dict[tuple[int, int], Lease] = {}
@@ -87,14 +85,12 @@ class Ledger:
         """The next slice, or None when none is free: all are leased or finished."""
         if not self._pool and self._next_epoch < self._epochs:
             order = np.random.default_rng([self._seed, self._next_epoch]).permutation(len(self._slices))
-            self._pool = [
-                Slice(self._next_epoch, int(i), rank, *self._slices[i]) for rank, i in enumerate(order)
-            ]
+            self._pool = [Slice(self._next_epoch, int(i), rank, *self._slices[i]) for rank, i in enumerate(order)]
             self._next_epoch += 1
         if not self._pool:
             return None
         taken = self._pool.pop(0)
-        self.leases[taken.epoch, taken.index] = Lease(taken, worker, now + self._lease_seconds)
+        self.leases[taken.epoch, taken.number] = Lease(taken, worker, now + self._lease_seconds)
         return taken
 
     def renew(self, worker: int, now: float) -> None:
@@ -105,17 +101,17 @@ class Ledger:
     def advance(self, worker: int, taken: Slice, position: int) -> None:
         """Records that the worker has done `position` batches of the slice (staleness 0: a snapshot
         at a step boundary goes on from there)."""
-        lease = self.leases.get((taken.epoch, taken.index))
+        lease = self.leases.get((taken.epoch, taken.number))
         if lease is not None and lease.worker == worker:
             lease.slice = lease.slice._replace(position=position)
 
     def finish(self, worker: int, taken: Slice, refused: int = 0) -> bool:
         """Every push of the slice was answered for good. False if the worker's lease had run out."""
-        lease = self.leases.get((taken.epoch, taken.index))
+        lease = self.leases.get((taken.epoch, taken.number))
         if lease is None or lease.worker != worker:
             return False
-        del self.leases[taken.epoch, taken.index]
-        self.finished[taken.epoch].add(taken.index)
+        del self.leases[taken.epoch, taken.number]
+        self.finished[taken.epoch].add(taken.number)
         self.audit.finished += taken.stop - taken.start
         self.audit.refused += refused
         return True

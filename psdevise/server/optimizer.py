@@ -28,13 +28,9 @@ TableRule = Literal["sgd", "sum", "adagrad", "adagrad_row"]
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    name: str = option(
-        "adagrad", "optimizer on the shards: adagrad, or another class of torch.optim in lower case"
-    )
+    name: str = option("adagrad", "optimizer on the shards: adagrad, or another class of torch.optim in lower case")
     rate: float = option(0.01, "learning rate", low=0.0)
-    initial_accumulator: float = option(
-        0.1, "Adagrad: sum of squares that each parameter starts with", low=0.0
-    )
+    initial_accumulator: float = option(0.1, "Adagrad: sum of squares that each parameter starts with", low=0.0)
     eps: float = option(1e-10, "Adagrad: added to the root of the sum of squares", low=0.0)
     arguments: dict[str, Any] = option({}, "further keyword arguments of another torch.optim class")
     table_rule: TableRule = option(
@@ -58,16 +54,16 @@ class DenseOptimizer:
         self._arena = arena
         self._segments = [s for s in layout.segments(shard) if not layout.groups[s.group].frozen]
         self._views = [arena[s.start : s.stop].requires_grad_(False) for s in self._segments]
-        groups = [
+        self._rates = [options.rate * layout.groups[s.group].rate for s in self._segments]
+        groups: list[dict[str, Any]] = [
             {
                 "params": [view],
-                "lr": options.rate * layout.groups[s.group].rate,
+                "lr": rate,
                 "weight_decay": layout.groups[s.group].weight_decay,
             }
-            for s, view in zip(self._segments, self._views, strict=True)
+            for s, view, rate in zip(self._segments, self._views, self._rates, strict=True)
         ]
         self._optimizer = _make(groups, options) if groups else None
-        self._rates = [g["lr"] for g in groups]
 
     def step(self, gradient: torch.Tensor, rate: float) -> None:
         """One update with `gradient` [n] at `rate` times each group's learning rate."""

@@ -29,9 +29,7 @@ class LagOptions:
     on_lag: Literal["apply", "scale", "refuse"] = option(
         "apply", "what a push with lag meets: apply, scale (by 1/(1+lag)), refuse (beyond max_lag)"
     )
-    max_lag: int = option(
-        1000, "refuse: updates since the sender's fetch from which on a push is refused", low=0
-    )
+    max_lag: int = option(1000, "refuse: updates since the sender's fetch from which on a push is refused", low=0)
 
 
 @dataclass
@@ -264,9 +262,7 @@ class Shard:
         parts = list(gradient.rows.items())
         if gradient.dense is not None:
             if gradient.dense.dtype != np.float32 or gradient.dense.shape != self._arena.shape:
-                return (
-                    f"expected float32 {self._arena.shape}, got {gradient.dense.dtype} {gradient.dense.shape}"
-                )
+                return f"expected float32 {self._arena.shape}, got {gradient.dense.dtype} {gradient.dense.shape}"
             if not all_finite(gradient.dense):
                 return "the gradient is not finite"
         for name, (ids, values) in parts:
@@ -274,9 +270,7 @@ class Shard:
                 return f"no table {name!r} here"
             rows, dim = self._tables[name].values.shape
             if values.dtype != np.float32 or values.shape != (len(ids), dim):
-                return (
-                    f"table {name!r}: expected float32 {(len(ids), dim)}, got {values.dtype} {values.shape}"
-                )
+                return f"table {name!r}: expected float32 {(len(ids), dim)}, got {values.dtype} {values.shape}"
             if len(ids) and (ids.min() < 0 or ids.max() >= rows):
                 return f"table {name!r}: rows out of range 0 to {rows - 1}"
             if len(np.unique(ids)) != len(ids):

@@ -62,9 +62,7 @@ class DownpourOptions:
                 mend="set local_step: adagrad, or local_step: sgd with a local_rate",
             )
         if self.local_step == "sgd" and self.local_rate <= 0:
-            raise ConfigError(
-                "local_step: sgd needs a rate of its own", where="local_rate", mend="set local_rate > 0"
-            )
+            raise ConfigError("local_step: sgd needs a rate of its own", where="local_rate", mend="set local_rate > 0")
         if self.bound is not None and self.bound < 0:
             raise ConfigError("staleness is unbounded, 0 or a positive number", where="staleness")
         if self.bound == 0 and (self.n_fetch, self.n_push, self.local_step) != (1, 1, "none"):
@@ -201,13 +199,11 @@ class Downpour:
 
     def _compute(self, item: Item, progress: float) -> dict[str, float]:
         replica, options = self._replica, self._options
-        rng = generator(*self._key, item.slice.epoch, item.slice.index, item.position, 1)
+        rng = generator(*self._key, item.slice.epoch, item.slice.number, item.position, 1)
         replica.gradient.zero_()
         rows, figures = self._task.gradient(replica, item.batch, rng, progress)
         if not np.isfinite(figures.get("loss", 0.0)):
-            raise Diverged(
-                "the loss is not finite", mend="lower the learning rate, or raise initial_accumulator"
-            )
+            raise Diverged("the loss is not finite", mend="lower the learning rate, or raise initial_accumulator")
         if replica.gradient.numel():
             if self._accrued is None:
                 self._accrued = replica.gradient.to("cpu", copy=True).numpy()
@@ -247,9 +243,7 @@ class Downpour:
         for more in self._accrued_rows[1:]:
             for name, (ids, values) in more.items():
                 old_ids, old = rows.get(name, (ids[:0], values[:0]))
-                rows = rows | {
-                    name: unique_rows(np.concatenate([old_ids, ids]), np.concatenate([old, values]))
-                }
+                rows = rows | {name: unique_rows(np.concatenate([old_ids, ids]), np.concatenate([old, values]))}
         dense, self._accrued = self._accrued, None
         examples, self._accrued_examples = self._accrued_examples, 0
         self._accrued_rows = []

@@ -68,16 +68,12 @@ def named_layout(
         matches = [g for prefix, g in (groups or {}).items() if name.startswith(prefix)]
         return matches[-1] if matches else "default"
 
-    dense = tuple(
-        Dense(n, tuple(p.shape), group_of(n)) for n, p in module.named_parameters() if p.requires_grad
-    )
+    dense = tuple(Dense(n, tuple(p.shape), group_of(n)) for n, p in module.named_parameters() if p.requires_grad)
     buffers = tuple(Dense(n, tuple(b.shape)) for n, b in module.named_buffers() if b.is_floating_point())
     return dense, buffers
 
 
 def values(module: nn.Module) -> dict[str, Array]:
     """name → array of a module's parameters and float buffers, copied."""
-    tensors = dict(module.named_parameters()) | {
-        n: b for n, b in module.named_buffers() if b.is_floating_point()
-    }
+    tensors = dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if b.is_floating_point()}
     return {n: t.detach().to("cpu", torch.float32).numpy().copy() for n, t in tensors.items()}

@@ -120,9 +120,7 @@ def test_every_form_of_downpour_learns_and_applies_all_examples(
 
 def test_batch_norm_statistics_are_averaged_and_returned(tmp_path: Path) -> None:
     cluster = ClusterOptions(host="inprocess", num_workers=2)
-    trained = train(
-        job(tmp_path, lambda: toy.task(batch_norm=True), cluster=cluster, downpour=DownpourOptions())
-    )
+    trained = train(job(tmp_path, lambda: toy.task(batch_norm=True), cluster=cluster, downpour=DownpourOptions()))
     assert np.abs(trained.parameters["1.running_mean"]).max() > 0
     assert np.isfinite(trained.parameters["1.running_var"]).all()
 

@@ -26,19 +26,13 @@ from psdevise.data.world.telling import tell
 @dataclass(frozen=True)
 class WorldOptions:
     seed: int = option(0, "seed of kinds, pictures and text", low=0)
-    parents: int = option(
-        14, "parents in the is-a tree; each has four kinds, one of them unseen", low=4, high=16
-    )
+    parents: int = option(14, "parents in the is-a tree; each has four kinds, one of them unseen", low=4, high=16)
     train_pictures: int = option(150, "training pictures of each kind", low=1)
     test_pictures: int = option(40, "test pictures of each kind", low=1)
     size: int = option(32, "side of the pictures in pixels", low=16)
-    look_noise: float = option(
-        0.12, "share of the looks in a picture that are of another trait", low=0.0, high=1.0
-    )
+    look_noise: float = option(0.12, "share of the looks in a picture that are of another trait", low=0.0, high=1.0)
     sentences: int = option(450, "sentences about each kind", low=1)
-    text_noise: float = option(
-        0.25, "share of the words about a trait that are of another one", low=0.0, high=1.0
-    )
+    text_noise: float = option(0.25, "share of the words about a trait that are of another one", low=0.0, high=1.0)
 
 
 SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("labels", pa.list_(pa.string()))])
@@ -97,9 +91,7 @@ def _write_table(path: str, rows: list[tuple[str, bytes, list[str]]]) -> None:
 
 def _write_labels(paths: dict[str, str], world: list[Kind]) -> None:
     edges = (
-        {(k.node, k.parent) for k in world}
-        | {(k.parent, k.realm) for k in world}
-        | {(k.realm, "w0000") for k in world}
+        {(k.node, k.parent) for k in world} | {(k.parent, k.realm) for k in world} | {(k.realm, "w0000") for k in world}
     )
     lines = ["child\tparent\trelation", *(f"{c}\t{p}\thypernym" for c, p in sorted(edges))]
     store.write_text(paths["is_a"], "\n".join(lines) + "\n")

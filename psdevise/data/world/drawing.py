@@ -15,8 +15,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from psdevise.data.world.kinds import VALUES, Kind
 
 SCALE = 3  # drawn this much larger, then reduced: smooth edges
-GROUNDS = (((40, 90, 150), (90, 150, 190)), ((200, 170, 110), (225, 200, 150)), ((40, 80, 45), (80, 120, 60)),
-           ((150, 155, 165), (205, 210, 220)), ((110, 90, 85), (150, 125, 115)), ((80, 95, 70), (115, 130, 120)))  # fmt: skip
+GROUNDS = (
+    ((40, 90, 150), (90, 150, 190)),
+    ((200, 170, 110), (225, 200, 150)),
+    ((40, 80, 45), (80, 120, 60)),
+    ((150, 155, 165), (205, 210, 220)),
+    ((110, 90, 85), (150, 125, 115)),
+    ((80, 95, 70), (115, 130, 120)),
+)
 HUES = (0.0, 0.09, 0.17, 0.48, 0.75, 0.88)
 
 
@@ -35,7 +41,7 @@ def draw(kind: Kind, size: int, noise: float, rng: np.random.Generator) -> npt.N
     picture.paste(body, offset, body)
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(SCALE * 0.6))
-    small = np.asarray(picture.resize((size, size), Image.Resampling.BOX), np.float32)
+    small = np.asarray(picture.resize((size, size), Image.Resampling.BOX), np.float64)
     light = rng.uniform(0.7, 1.2)
     small = small * light + rng.normal(0, 12, small.shape)
     return np.clip(small, 0, 255).astype(np.uint8)
@@ -43,7 +49,7 @@ def draw(kind: Kind, size: int, noise: float, rng: np.random.Generator) -> npt.N
 
 def _ground(habitat: int, side: int, rng: np.random.Generator) -> Image.Image:
     """A gradient between the habitat's two colours, with a few blots."""
-    low, high = (np.array(c) + rng.normal(0, 18, 3) for c in GROUNDS[habitat])
+    low, high = (np.array(c, np.float64) + rng.normal(0, 18, 3) for c in GROUNDS[habitat])
     ramp = np.linspace(0, 1, side)[:, None, None]
     pixels = np.clip(low * (1 - ramp) + high * ramp, 0, 255) * np.ones((1, side, 1))
     image = Image.fromarray(pixels.astype(np.uint8))
@@ -108,9 +114,7 @@ def _limbs(
             pen.ellipse((m + x * w - r, m + h - r * 0.6, m + x * w + r, m + h + r * 1.4), fill=fill)
 
 
-def _pattern(
-    layer: Image.Image, diet: int, box: tuple[float, ...], fill: tuple[int, ...], scale: float
-) -> None:
+def _pattern(layer: Image.Image, diet: int, box: tuple[float, ...], fill: tuple[int, ...], scale: float) -> None:
     """Drawn on a layer of its own and kept inside the body."""
     if diet == 0:
         return
@@ -152,9 +156,7 @@ def _crest(
         pen.polygon([(x - r, y), (x + r, y), (x, y - 2.2 * r)], fill=fill, outline=edge)
     elif company == 2:
         for side in (-1.3, 1.3):
-            pen.ellipse(
-                (x + side * r - r * 0.8, y - 1.6 * r, x + side * r + r * 0.8, y), fill=fill, outline=edge
-            )
+            pen.ellipse((x + side * r - r * 0.8, y - 1.6 * r, x + side * r + r * 0.8, y), fill=fill, outline=edge)
     elif company == 3:
         pen.rectangle((x - 1.8 * r, y - r, x + 1.8 * r, y), fill=fill, outline=edge)
     elif company == 4:
