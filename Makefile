@@ -2,22 +2,25 @@
 # Both make what they need first: a virtual environment in .venv with psdevise installed.
 PYTHON ?= python3
 
-.PHONY: quickstart test lint clean
+.PHONY: .venv quickstart test lint clean
 
-# Made anew when what is installed changes; .venv itself is the target, so that `make .venv` is all there is to say.
-.venv: setup.cfg constraints.txt pyproject.toml
+# Made anew when what is installed changes. The stamp comes last, so that an installation that broke off is not
+# taken for a whole one.
+.venv: .venv/installed
+
+.venv/installed: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "psdevise needs Python 3.11 to 3.13; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools wheel
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  --no-build-isolation --editable '.[dev]'
-	@touch .venv
+	@touch $@
 
-quickstart: .venv
+quickstart: .venv/installed
 	.venv/bin/psdevise run jobs/quickstart.yaml
 
-lint: .venv
+lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy psdevise

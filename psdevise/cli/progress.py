@@ -135,7 +135,7 @@ class Display:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim not bold")
         table.add_column("phase", style="bold", no_wrap=True, min_width=NAME_WIDTH)
         table.add_column("", no_wrap=True)
-        table.add_column("", justify="right", no_wrap=True)
+        table.add_column("", justify="right", no_wrap=True, min_width=4)
         table.add_column("per second", no_wrap=True, min_width=14)
         table.add_column("left", justify="right", no_wrap=True, min_width=5)
         trained = any(row.last.workers for row in rows.values())
@@ -150,7 +150,7 @@ class Display:
             waiting = last.done <= 0
             cells: list[RenderableType] = [
                 phase,
-                ProgressBar(1.0, last.done, width=width, pulse=waiting),
+                ProgressBar(1.0, last.done, width, pulse=waiting, complete_style="cyan", pulse_style="cyan"),
                 "" if waiting else f"{last.done:.0%}",
                 _rate(last, row.unit),
                 duration(last.left) if last.left is not None and last.done < 1 else "",

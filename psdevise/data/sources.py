@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from psdevise import store
@@ -86,10 +88,11 @@ def _folders(path: str) -> Source:
 
 def _parquet(path: str, columns: Columns) -> Source:
     """Encoded images, or paths of images in a column of text."""
-    import pyarrow.parquet as pq
-
-    with store.open_read(path) as file:
-        schema = pq.ParquetFile(file).schema_arrow
+    try:
+        with store.open_read(path) as file:
+            schema = pq.ParquetFile(file).schema_arrow
+    except (pa.ArrowInvalid, OSError) as e:
+        raise DataError(f"not a whole Parquet file: {e}", where=path, mend="it was cut off; make it again") from e
     if columns.image in schema.names and str(schema.field(columns.image).type) in ("string", "large_string"):
         return _table(path, columns)
     table = PictureTable(path, columns)
@@ -127,8 +130,6 @@ def _table(path: str, columns: Columns) -> Source:
 
 def _table_rows(path: str) -> list[dict[str, object]]:
     if path.lower().endswith(".parquet"):
-        import pyarrow.parquet as pq
-
         with store.open_read(path) as file:
             return list(pq.read_table(file).to_pylist())
     text = store.read_text(path)

@@ -34,8 +34,8 @@ def lines(path: str, column: str | None = None) -> Iterator[str]:
         elif name.endswith((".parquet", ".csv", ".jsonl")):
             yield from _column(path, column)
         else:
-            with _decompressed(path) as file:
-                for line in io.TextIOWrapper(file, encoding="utf-8", errors="replace"):
+            with io.TextIOWrapper(_decompressed(path), encoding="utf-8", errors="replace") as file:
+                for line in file:
                     if stripped := line.strip():
                         yield stripped
     except (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, pa.ArrowInvalid) as e:

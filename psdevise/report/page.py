@@ -1,118 +1,217 @@
-"""One self-contained HTML page per run: what ran, curves, results, maps, examples, and the bill."""
+"""A run folder as one self-contained HTML page.
+
+Each section is made from its own files; where one is missing or broken the section says so and the others
+stand. The page asks for nothing from elsewhere, which its own Content-Security-Policy enforces.
+"""
 
 from __future__ import annotations
 
-import importlib.resources
-import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import jinja2
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from psdevise import store
-from psdevise.report import figures
-from psdevise.report.tables import HEADINGS, cell, columns, heading, markdown
+from psdevise.errors import DataError, PsdeviseError, StoreError
+from psdevise.report import maps, tables
+from psdevise.report.chart import Series, lines
+from psdevise.report.history import bill, curves, describe_phases, lag_charts
+from psdevise.report.journal import Journal, read
+from psdevise.report.text import core_hours, duration, gigabytes, short
+
+NAMES = {
+    "devise": "DeViSE",
+    "softmax": "Softmax",
+    "random": "Random embeddings",
+    "l2": "L2",
+    "conse": "ConSE",
+    "wsabie": "WSABIE",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a section shows, or why it is left out."""
+
+    value: Any = None
+    why: str = ""
 
 
 def write(run_folder: str) -> str:
-    """Writes results.md and report.html; the report's path. A piece that is missing leaves its section out,
-    with a sentence that says so."""
-    results = store.read_json(store.join(run_folder, "results.json"))
-    store.write_text(store.join(run_folder, "results.md"), markdown(results) + "\n")
-    about = store.read_json(store.join(run_folder, "run.json"))
-    events = _events(run_folder)
-    evaluation = store.read_json(store.join(run_folder, "evaluate.json"))["folder"]
-    doctor = _optional(store.join(evaluation, "doctor.json"))
-    curve = _optional(store.join(evaluation, "curve.json"))
-    page = _template().render(
-        about=about,
-        config=json.dumps(about["config"], indent=1),
-        phases=_phases(events),
-        training=figures.training(events),
-        tables=[_table(key, title, results) for key, title in HEADINGS.items() if _rows(key, results)],
-        comparisons=_optional(store.join(evaluation, "comparisons.json")) or [],
-        curve=figures.seen_unseen(curve) if curve else None,
-        samples=_optional(store.join(evaluation, "samples.json")) or [],
-        maps=figures.maps(evaluation),
-        doctor=doctor,
-        notices=[e["text"] for e in events if e["event"] == "Notice"],
-        restarts=[e for e in events if e["event"] == "Restarted"],
-    )
+    """Writes report.html, and results.md where there are results; returns the report's path.
+
+    Raises:
+        StoreError: there is no such run folder, or it cannot be written.
+    """
+    if not store.exists(run_folder):
+        raise StoreError("no such run folder", where=run_folder, mend="check the path")
+    results = part(lambda: _results(run_folder))
+    if results.value:
+        store.write_text(store.join(run_folder, "results.md"), tables.markdown(results.value) + "\n")
     path = store.join(run_folder, "report.html")
-    store.write_text(path, page)
+    store.write_text(path, render(run_folder, results))
     return path
 
 
-def _template() -> jinja2.Template:
-    text = importlib.resources.files("psdevise.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(text)
+def render(run_folder: str, results: Part) -> str:
+    """The page as text."""
+    about = part(lambda: dict(store.read_json(store.join(run_folder, "run.json"))))
+    journal = part(lambda: read(store.join(run_folder, "events.jsonl")))
+    place = part(lambda: _evaluation(run_folder))
+
+    def told(make: Callable[[Journal], Any]) -> Part:
+        return part(lambda: make(journal.value)) if journal.value else journal
+
+    def judged(make: Callable[[str], Any]) -> Part:
+        return part(lambda: make(place.value)) if place.value else place
+
+    def rows(make: Callable[[Sequence[tables.Row]], Any]) -> Part:
+        return part(lambda: make(results.value)) if results.value else results
+
+    environment = Environment(
+        loader=PackageLoader("psdevise", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "figure": tables.figure,
+        "heading": tables.heading,
+        "system_name": _name,
+        "short": short,
+        "duration": duration,
+        "core_hours": core_hours,
+        "gigabytes": gigabytes,
+    }
+    return environment.get_template("page.html.j2").render(
+        title=(about.value or {}).get("name") or run_folder.rstrip("/").rsplit("/", 1)[-1],
+        about=about,
+        journal=journal,
+        started=_date(journal.value.started) if journal.value else "",
+        tiles=rows(_tiles),
+        pivots=rows(tables.pivots),
+        comparisons=judged(lambda folder: _list(folder, "comparisons.json")),
+        curve=judged(_trade_off),
+        samples=judged(_samples),
+        maps=judged(maps.draw),
+        doctor=judged(_doctor),
+        phases=told(describe_phases),
+        curves=told(curves),
+        lags=told(lag_charts),
+        bill=told(bill),
+        config=part(lambda: yaml.safe_dump(about.value["config"], sort_keys=False, allow_unicode=True))
+        if about.value
+        else about,
+    )
 
 
-def _events(run_folder: str) -> list[dict[str, Any]]:
-    """The journal; a line that was cut off by a kill is left out."""
-    path = store.join(run_folder, "events.jsonl")
-    found = []
-    for line in store.read_text(path).splitlines() if store.exists(path) else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+def part(make: Callable[[], Any]) -> Part:
+    """A report is written when hours of work stand behind it: nothing in it may end the run."""
+    try:
+        value = make()
+    except PsdeviseError as e:
+        return Part(why=f"{e.where.rsplit('/', 1)[-1]}: {e.what}" if e.where else e.what)
+    except Exception as e:
+        return Part(why=f"could not be read ({type(e).__name__}: {e})")
+    return Part(value) if value else Part(why="the run has left nothing to show")
+
+
+def _results(run_folder: str) -> list[tables.Row]:
+    rows = _list(run_folder, "results.json")
+    tables.markdown(rows)  # every key is there, or this section says which is not
+    return rows
+
+
+def _list(folder: str, name: str) -> list[dict[str, Any]]:
+    found = store.read_json(store.join(folder, name))
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise DataError("not an array of objects", where=name)
     return found
 
 
-def _phases(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every phase once, as it last really ran; its bill in hours, gigabytes and gigabytes of memory."""
-    found: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event["event"] == "PhaseFinished" and (not event["reused"] or event["phase"] not in found):
-            bill = event["bill"]
-            peaks = {k.removeprefix("peak_bytes_"): v / 1e9 for k, v in bill.items() if k.startswith("peak_bytes")}
-            found[event["phase"]] = {
-                "name": event["phase"],
-                "seconds": event["seconds"],
-                "reused": event["reused"],
-                "core_hours": bill.get("core_seconds", 0.0) / 3600,
-                "gpu_hours": bill.get("gpu_seconds", 0.0) / 3600,
-                "gigabytes": bill.get("bytes", 0.0) / 1e9,
-                "peaks": peaks,
+def _evaluation(run_folder: str) -> str:
+    """The folder of the evaluation's artifact; a run folder that was moved has it still inside."""
+    named = str(store.read_json(store.join(run_folder, "evaluate.json"))["folder"]).rstrip("/")
+    moved = store.join(run_folder, "artifacts", named.rsplit("/", 1)[-1])
+    found = next((p for p in (moved, named, store.join(run_folder, named)) if store.exists(p)), None)
+    if found is None:
+        raise StoreError("the evaluation's artifact is not there any more", where=named)
+    return found
+
+
+def _tiles(results: Sequence[tables.Row]) -> list[dict[str, str]]:
+    """The few figures that a reader looks for first, each beside what it is compared with."""
+    wanted = (
+        ("Zero-shot hit@1", "unseen", "unseen", "hit", 1, "random"),
+        ("Zero-shot hit@5", "unseen", "unseen", "hit", 5, "random"),
+        ("Seen hit@1", "seen", "seen", "hit", 1, "softmax"),
+        ("Seen hp@5", "seen", "seen", "hp", 5, "softmax"),
+    )
+    found = []
+    for title, images, candidates, metric, k, against in wanted:
+        key = (images, candidates, metric, k, "default")
+        rows = [r for r in results if tuple(r[c] for c in ("images", "candidates", "metric", "k", "variant")) == key]
+        ours = next((r for r in rows if r["system"] == "devise" and r["value"] is not None), None)
+        if ours is None:
+            continue
+        unit = " %" if metric in tables.PER_CENT else ""
+        other = next((r for r in rows if r["system"] == against and r["value"] is not None), None)
+        notes = [] if other is None else [f"{_name((against, 'default'))} {tables.figure(other)}{unit}"]
+        notes.append(f"chance {tables.figure(ours, 'chance')}{unit}")
+        found.append({"title": title, "value": f"{tables.figure(ours)}{unit}", "note": " · ".join(notes)})
+    return found
+
+
+def _trade_off(folder: str) -> Any:
+    """Chao et al. 2016: accuracy on seen against unseen pictures while a bias moves from one to the other."""
+    found = store.read_json(store.join(folder, "curve.json"))
+    series = [
+        Series(_name((name, "default")), [(100 * s, 100 * u) for s, u in points], style)
+        for style, (name, points) in enumerate(found.items())
+        if points
+    ]
+    if not series:
+        raise DataError("no system names all classes", where="curve.json")
+    describe = "Hit@1 on unseen pictures against hit@1 on seen pictures: " + ", ".join(s.name for s in series)
+    drawn = lines(series, describe, "seen, %", "unseen, %", zero=True, size=(640.0, 300.0))
+    return {"svg": drawn, "names": [(s.name, s.style) for s in series]}
+
+
+def _samples(folder: str) -> list[dict[str, Any]]:
+    found = []
+    for row in _list(folder, "samples.json"):
+        image = str(row["image"])
+        lists = [
+            (_name((system, "default")), [(str(label), float(score)) for label, score in row[system]])
+            for system in ("devise", "softmax")
+            if row.get(system)
+        ]
+        found.append(
+            {
+                "label": str(row["label"]),
+                "seen": bool(row["seen"]),
+                "image": image if image.startswith("data:image/") else "",
+                "lists": lists,
             }
-    return list(found.values())
+        )
+    return found
 
 
-def _rows(key: tuple[str, str], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r for r in results if (r["images"], r["candidates"]) == key]
+def _doctor(folder: str) -> dict[str, Any]:
+    found = store.read_json(store.join(folder, "doctor.json"))
+    summary = sorted(found["summary"].items(), key=lambda item: -item[1])
+    rows = [(str(r["label"]), str(r["how"]), str(r["term"]), r["count"]) for r in found["rows"]]
+    return {"summary": summary, "rows": rows}
 
 
-def _table(key: tuple[str, str], title: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    rows = _rows(key, results)
-    shown = columns(rows)
-    by = {(r["system"], r["metric"], r["k"]): r for r in rows}
-    systems = list(dict.fromkeys(r["system"] for r in rows))
-    best = {c: max((by[s, *c]["value"] or 0.0 for s in systems if (s, *c) in by), default=0.0) for c in shown}
-    lines = []
-    for system in systems:
-        cells = []
-        for c in shown:
-            row = by.get((system, *c))
-            has = row is not None and row["low"] is not None
-            cells.append(
-                {
-                    "text": cell(row),
-                    "range": f"{cell(row, 'low')} to {cell(row, 'high')}" if has else "",
-                    "best": row is not None and row["value"] is not None and row["value"] == best[c],
-                }
-            )
-        lines.append({"system": system, "cells": cells})
-    first = {c: next(r for r in rows if (r["metric"], r["k"]) == c) for c in shown}
-    extras = {name: [cell(first[c], name) for c in shown] for name in ("chance", "ceiling")}
-    return {
-        "title": title,
-        "n": rows[0]["n"],
-        "columns": [heading(*c) for c in shown],
-        "lines": lines,
-        "extras": extras,
-    }
+def _name(system: tables.System) -> str:
+    name, variant = system
+    return tables.system_name((NAMES.get(name, name), variant))
 
 
-def _optional(path: str) -> Any:
-    return store.read_json(path) if store.exists(path) else None
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from typing import Any
 
 import ray
 
@@ -22,14 +22,9 @@ def connect(options: ClusterOptions, namespace: str) -> None:
     if ray.is_initialized():
         return
     address = options.address or os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {
-        "namespace": namespace,
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-    }
     if address:
         try:
-            ray.init(address=address, **common)
+            ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as e:
             raise ResourceError(
                 str(e).splitlines()[0],
@@ -38,13 +33,21 @@ def connect(options: ClusterOptions, namespace: str) -> None:
             ) from e
         return
     wanted = options.num_workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard
+    start_local(max(os.cpu_count() or 1, math.ceil(wanted)), namespace)
+
+
+def start_local(cpus: int, namespace: str = "psdevise") -> None:
+    """A Ray of this process's own, on loopback, without dashboard; it ends with the process."""
+    # Whether a worker computes on a GPU is decided by what it asked for, not by hiding devices from it; saying so
+    # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
-        num_cpus=max(os.cpu_count() or 1, int(wanted + 0.999)),
+        num_cpus=cpus,
         include_dashboard=False,
+        namespace=namespace,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
         _node_ip_address="127.0.0.1",
-        configure_logging=True,
-        **common,
     )
 
 
