@@ -103,7 +103,9 @@ def bootstrap(per_picture: Floats, seed: int = 0) -> Interval:
         return Interval(float("nan"), float("nan"), float("nan"))
     means = _resampled_means(values, seed)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
+    mean = float(values.mean())
+    # Summed in another order, equal values may differ in the last bit: an interval holds its own mean.
+    return Interval(mean, min(mean, float(low)), max(mean, float(high)))
 
 
 def paired(a: Floats, b: Floats, seed: int = 0) -> Interval:

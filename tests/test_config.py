@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,10 +92,8 @@ def test_files_overrides_and_environment(tmp_path: Path, monkeypatch: pytest.Mon
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner))
 )
 def test_no_tree_gets_anything_but_a_config_error(tree: object) -> None:
-    try:
+    with suppress(ConfigError):
         config.build(RunOptions, {"data": tree} if not isinstance(tree, dict) else tree)
-    except ConfigError as e:
-        assert str(e)
 
 
 def test_every_option_has_a_sentence() -> None:
@@ -147,6 +146,6 @@ def test_memory_and_other_protocols(tmp_path: Path) -> None:
     assert not store.exists("memory://runs/a.json")
     with pytest.raises(StoreError, match="nonsense"):
         store.read_bytes("nonsense://x")
+    store.write_text(str(tmp_path / "j"), "{")
     with pytest.raises(StoreError, match="not JSON"):
-        store.write_text(str(tmp_path / "j"), "{")
         store.read_json(str(tmp_path / "j"))

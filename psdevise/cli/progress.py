@@ -20,6 +20,7 @@ from rich.text import Text
 
 from psdevise import events
 from psdevise.events import Event
+from psdevise.report.text import short
 
 PLAIN_SECONDS = 10.0  # between two lines of a phase where there is no terminal
 REFRESH = 4  # redraws a second
@@ -177,14 +178,6 @@ def figures(event: events.Progress, unit: str) -> str:
     if event.workers:
         parts.append(f"{event.workers} worker{'s' * (event.workers > 1)}")
     return " · ".join(parts)
-
-
-def short(value: float) -> str:
-    """Three digits: 950, 8.1k, 1.24M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit * 0.9995:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -145,8 +145,8 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     terms: list[str] = []
     rows: list[npt.NDArray[np.float32]] = []
     expected = None
-    with store.open_read(path) as raw:
-        for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8", errors="replace"), 1):
+    with io.TextIOWrapper(store.open_read(path), encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
             parts = line.rstrip().split(" ")
             if number == 1 and len(parts) == 2:
                 expected = int(parts[0])

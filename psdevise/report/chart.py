@@ -13,7 +13,7 @@ from html import escape
 
 from markupsafe import Markup
 
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 32.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 28.0, 32.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def lines(
     zero: bool = False,
     size: tuple[float, float] = (480.0, 230.0),
 ) -> Markup:
-    """A line per series. `zero`: the y axis begins at 0. `describe` is the text for who cannot see it."""
+    """A line per series; x is positive and begins at 0, y too if `zero`. `describe` is for who cannot see it."""
     width, height = size
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(0.0 if zero else min(ys), max(ys))
-    low_x, high_x = min(xs), max(max(xs), min(xs) + 1e-9)
+    x_ticks, y_ticks = ticks(0.0, max(xs)), ticks(0.0 if zero else min(ys), max(ys))
+    low_x, high_x = 0.0, max(max(xs), 1e-9)
     low_y, high_y = y_ticks[0], max(y_ticks[-1], y_ticks[0] + 1e-9)
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -69,7 +69,7 @@ def lines(
         if LEFT - 1 <= x <= width - RIGHT + 1:
             parts.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 15}" text-anchor="middle">{number(tick)}</text>')
     parts.append(_text(width - RIGHT, height - 3, x_label, "end"))
-    parts.append(_text(LEFT - 40, TOP - 2, y_label, "start"))
+    parts.append(_text(4, 12, y_label, "start"))
     for one in series:
         path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in one.points)
         if len(one.points) == 1:
@@ -80,7 +80,7 @@ def lines(
 
 
 def bars(
-    values: Sequence[tuple[str, float]], describe: str, x_label: str, y_label: str, height: float = 190.0
+    values: Sequence[tuple[str, float]], describe: str, x_label: str, y_label: str, height: float = 200.0
 ) -> Markup:
     """A bar per value, named below it; heights from 0."""
     width = 480.0
@@ -103,7 +103,7 @@ def bars(
         if i % every == 0:
             parts.append(_text(x + step / 2, height - BOTTOM + 15, name, "middle"))
     parts.append(_text(width - RIGHT, height - 3, x_label, "end"))
-    parts.append(_text(LEFT - 40, TOP - 2, y_label, "start"))
+    parts.append(_text(4, 12, y_label, "start"))
     return _svg(width, height, describe, parts)
 
 
@@ -132,7 +132,7 @@ def scatter(
         if mark.text:
             x, y = place(mark.x, mark.y)
             taken.append((x - radius, y - radius, x + radius, y + radius))
-    for mark in sorted(marks, key=lambda m: not m.seen, reverse=False):
+    for mark in sorted(marks, key=lambda m: not m.seen):
         x, y = place(mark.x, mark.y)
         kind, r = ("c0", radius) if mark.seen else ("c1", radius * 1.25)
         shape = (
@@ -177,13 +177,17 @@ def _free(
     width: float,
     height: float,
 ) -> tuple[float, float, str] | None:
-    """Right, left, above or below the point, whichever is free; takes the place."""
+    """Right, left, above, below or a corner of the point, whichever is free; takes the place."""
     (x, y), wide, tall, gap = at, 6.6 * len(mark.text), 12.0, radius + 3
     for left, low, anchor, at_x in (
         (x + gap, y + 4, "start", x + gap),
         (x - gap - wide, y + 4, "end", x - gap),
         (x - wide / 2, y - gap, "middle", x),
         (x - wide / 2, y + gap + 9, "middle", x),
+        (x + gap / 2, y - gap, "start", x + gap / 2),
+        (x + gap / 2, y + gap + 9, "start", x + gap / 2),
+        (x - gap / 2 - wide, y - gap, "end", x - gap / 2),
+        (x - gap / 2 - wide, y + gap + 9, "end", x - gap / 2),
     ):
         box = (left, low - tall + 2, left + wide, low + 2)
         inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height

@@ -13,6 +13,7 @@ from psdevise.report.text import short
 
 MOST_POINTS = 200  # of one curve
 MOST_BARS = 24
+SHORT_SECONDS = 5.0  # of a phase without a loss: too short for a curve
 
 
 def describe_phases(journal: Journal) -> list[dict[str, Any]]:
@@ -48,24 +49,23 @@ def describe_phases(journal: Journal) -> list[dict[str, Any]]:
 
 
 def curves(journal: Journal) -> list[dict[str, Any]]:
-    """Loss and throughput of each phase that reported a rate at least twice."""
-    found = []
+    """Loss and throughput of each phase that was trained, then the throughput of longer other ones."""
+    trained: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for phase in journal.phases.values():
         points = list(phase.points())
         if sum(p.rate > 0 for p in points) < 2:
             continue
         scale, unit = (60.0, "minutes") if points[-1].seconds > 180 else (1.0, "seconds")
+        rate = {"name": phase.name, "svg": _rate(phase, points, scale, unit)}
         losses = [p for p in points if p.loss is not None]
-        found.append(
-            {
-                "name": phase.name,
-                "loss": _loss(phase, losses, scale, unit) if len(losses) > 1 else None,
-                "rate": _rate(phase, points, scale, unit),
-            }
-        )
-    if not found:
+        if len(losses) > 1:
+            trained += [{"name": phase.name, "svg": _loss(phase, losses, scale, unit)}, rate]
+        elif phase.seconds >= SHORT_SECONDS:
+            others.append(rate)
+    if not trained and not others:
         raise DataError("no phase has reported figures while it ran")
-    return found
+    return trained + others
 
 
 def lag_charts(journal: Journal) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def bill(journal: Journal) -> dict[str, Any]:
         raise DataError("no phase has run in this folder")
     prefix = "peak_bytes_"
     roles = sorted({k.removeprefix(prefix) for p in billed for k in p.bill if k.startswith(prefix)})
-    rows = []
+    rows: list[dict[str, Any]] = []
     for phase in billed:
         own = phase.bill
         spent = [own.get(f"{what}_seconds", 0.0) for what in ("compute", "wire", "read")]

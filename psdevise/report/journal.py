@@ -175,7 +175,7 @@ def _take(journal: Journal, open_attempts: dict[str, Attempt], event: Event, now
         attempt = open_attempts[event.phase] = Attempt(event.unit, now, now)
         journal.phases.setdefault(event.phase, Phase(event.phase)).attempts.append(attempt)
         return
-    if event.phase not in open_attempts:  # a figure of one phase that another one has measured
+    if event.phase not in open_attempts:  # a figure of an ended phase that a later one has measured
         earlier = journal.phases.get(event.phase)
         if isinstance(event, Validated) and earlier is not None and earlier.attempts:
             earlier.attempts[-1].validated.append((event.name, event.value))
@@ -193,9 +193,10 @@ def _take(journal: Journal, open_attempts: dict[str, Attempt], event: Event, now
             attempt.validated.append((name, value))
         case SnapshotWritten():
             attempt.snapshots += 1
-        case PhaseFinished(_, seconds, reused, bill):
+        case PhaseFinished(_, _, reused, bill):
             attempt.outcome = REUSED if reused else FINISHED
-            attempt.begin, attempt.bill = min(attempt.begin, now - seconds), bill
+            attempt.bill = bill
+            del open_attempts[event.phase]
 
 
 def _progress(attempt: Attempt, event: Progress, now: float) -> None:

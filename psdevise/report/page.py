@@ -20,7 +20,7 @@ from psdevise.report import maps, tables
 from psdevise.report.chart import Series, lines
 from psdevise.report.history import bill, curves, describe_phases, lag_charts
 from psdevise.report.journal import Journal, read
-from psdevise.report.text import core_hours, duration, gigabytes, short
+from psdevise.report.text import core_hours, duration, gigabytes, points, short
 
 NAMES = {
     "devise": "DeViSE",
@@ -86,6 +86,7 @@ def render(run_folder: str, results: Part) -> str:
         "duration": duration,
         "core_hours": core_hours,
         "gigabytes": gigabytes,
+        "signed": points,
     }
     return environment.get_template("page.html.j2").render(
         title=(about.value or {}).get("name") or run_folder.rstrip("/").rsplit("/", 1)[-1],
@@ -170,7 +171,7 @@ def _trade_off(folder: str) -> Any:
     """Chao et al. 2016: accuracy on seen against unseen pictures while a bias moves from one to the other."""
     found = store.read_json(store.join(folder, "curve.json"))
     series = [
-        Series(_name((name, "default")), [(100 * s, 100 * u) for s, u in points], style)
+        Series(_name((name, "default")), [(100 * s, 100 * u) for s, u in points], style % 4)
         for style, (name, points) in enumerate(found.items())
         if points
     ]

@@ -47,16 +47,17 @@ class Pivot:
         return next((r for r in rows if r["value"] is not None), rows[0] if rows else None)
 
     def best(self, column: Column) -> frozenset[System]:
-        """The systems with the highest printed figure; none where there is nothing to compare."""
+        """The systems with the highest printed figure; none where all are equal."""
         printed = {
             s: (float(r["value"]), figure(r))
             for s in self.systems
             if (r := self.row(s, column)) is not None and r["value"] is not None
         }
-        if len(printed) < 2:
+        if not printed:
             return frozenset()
         top = max(printed.values())[1]
-        return frozenset(s for s, (_, text) in printed.items() if text == top)
+        best = frozenset(s for s, (_, text) in printed.items() if text == top)
+        return best if len(best) < len(printed) else frozenset()
 
 
 def pivots(results: Sequence[Row]) -> list[Pivot]:
@@ -104,7 +105,7 @@ def figure(row: Row | None, key: str = "value") -> str:
     if row is None or row.get(key) is None:
         return "–"
     value = float(row[key])
-    return f"{100 * value:.1f}" if row["metric"] in PER_CENT else f"{value:.3f}"
+    return f"{100 * value:.1f}" if row["metric"] in PER_CENT else f"{value:.3f}".removeprefix("0")
 
 
 def heading(column: Column) -> str:

@@ -30,3 +30,8 @@ def core_hours(seconds: float) -> str:
 
 def gigabytes(count: float) -> str:
     return f"{count / 1e9:.2f}"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: +1.5, −0.7."""
+    return f"{100 * share:+.1f}".replace("-", "−")

@@ -8,6 +8,7 @@ success, and the client's own retries carry an identity.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +73,11 @@ class ShardActor:
         self._shard.amend(turn)
 
     def stats(self) -> dict[str, Any]:
-        return self._shard.stats() | {"update_seconds": self._update_seconds, "peak_bytes": peak_bytes()}
+        return self._shard.stats() | {
+            "update_seconds": self._update_seconds,
+            "peak_bytes": peak_bytes(),
+            "pid": os.getpid(),
+        }
 
     def dense(self) -> Any:
         """The whole state, for the end of a phase."""
@@ -97,7 +102,6 @@ class WorkerActor:
         options: DownpourOptions,
         optimizer: OptimizerOptions,
         key: tuple[int, int],
-        shard_names: list[str],
         namespace: str,
         coordinator: Any,
         read_ahead: int,
@@ -111,7 +115,7 @@ class WorkerActor:
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()
         hands = _Hands(
-            _Wire(shard_names, namespace, options.deadline),
+            _Wire(coordinator, namespace, options.deadline),
             coordinator,
             (self._rank, self._incarnation),
             ReadAhead(task, key, read_ahead),
@@ -130,10 +134,11 @@ class WorkerActor:
 
 
 class _Wire:
-    """Calls to shards by their names; a shard that was restarted is found again under its name."""
+    """Calls to shards; where a shard was restarted, the coordinator knows its new name."""
 
-    def __init__(self, names: list[str], namespace: str, deadline: float) -> None:
-        self._names, self._namespace, self._deadline = names, namespace, deadline
+    def __init__(self, coordinator: Any, namespace: str, deadline: float) -> None:
+        self._coordinator, self._namespace, self._deadline = coordinator, namespace, deadline
+        self._names: list[str] = ray.get(coordinator.shards.remote(), timeout=deadline)
         self._handles: dict[int, Any] = {}
 
     def send(self, calls: tuple[Call, ...]) -> list[Any]:
@@ -148,6 +153,7 @@ class _Wire:
     def _send(self, call: Call) -> Any:
         try:
             if call.shard not in self._handles:
+                self._names = ray.get(self._coordinator.shards.remote(), timeout=self._deadline)
                 self._handles[call.shard] = ray.get_actor(self._names[call.shard], self._namespace)
             return self._handles[call.shard].call.remote(call.method, *call.arguments)
         except (ValueError, RayActorError) as e:
@@ -218,7 +224,7 @@ class _Hands:
             case Report(figures, gauges):
                 for name, value in figures.items():
                     self._add(name, value)
-                self._gauges = gauges
+                self._gauges = gauges | {"pid": float(os.getpid())}
                 if time.perf_counter() - self._reported > REPORT_SECONDS:
                     self.report()
                 return "wire_seconds", self._alive

@@ -26,6 +26,7 @@ class CoordinatorActor:
     ) -> None:
         ledger = Ledger(slices, epochs, seed, lease_seconds)
         self._coordinator = Coordinator(ledger, bound, warm_start, expected)
+        self._shards: list[str] = []
         if state is not None:
             self._coordinator.restore(state)
 
@@ -38,6 +39,13 @@ class CoordinatorActor:
             "peak_bytes": peak_bytes(),
             "at_boundary": self._coordinator.rounds is None or self._coordinator.rounds.at_boundary,
         }
+
+    def announce(self, shards: list[str]) -> None:
+        """The names under which the shards' actors are found now; a restarted shard has a new one."""
+        self._shards = shards
+
+    def shards(self) -> list[str]:
+        return self._shards
 
     def expire(self) -> list[tuple[int, int]]:
         return self._coordinator.expire(time.monotonic())

@@ -6,7 +6,6 @@ snapshot ─► coordinator, shards, workers ─► watch (progress, snapshots, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +66,7 @@ class _Phase:
         self._namespace = "psdevise"
         self._meter = Meter(job, on_event, task.epochs)
         self._shards: list[Any] = []
+        self._names: list[str] = []
         self._workers: dict[int, _WorkerLife] = {}
         self._coordinator: Any = None
         self._restarts = 0
@@ -93,7 +93,9 @@ class _Phase:
         )
         incarnations = self._incarnations.take(self._layout.shards)
         self._shards = [self._make_shard(i, n) for i, n in enumerate(incarnations)]
+        self._names = [self._name(f"shard-{i}-{n}") for i, n in enumerate(incarnations)]
         self._placed([s.stats.remote() for s in self._shards], "shards")
+        ray.get(self._coordinator.announce.remote(self._names))
         for rank, incarnation in enumerate(self._incarnations.take(cluster.num_workers)):
             self._make_worker(rank, incarnation)
         self._placed([w.handle.where.remote() for w in self._workers.values()], "workers")
@@ -143,7 +145,7 @@ class _Phase:
             ray.remote(ShardActor)
             .options(
                 num_cpus=job.cluster.cpus_per_shard,
-                name=self._name(f"shard-{index}"),
+                name=self._name(f"shard-{index}-{incarnation}"),
                 namespace=self._namespace,
                 max_task_retries=0,
             )
@@ -176,7 +178,6 @@ class _Phase:
             job.downpour,
             job.optimizer,
             (job.seed, job.phase_number),
-            [self._name(f"shard-{i}") for i in range(self._layout.shards)],
             self._namespace,
             self._coordinator,
             job.cluster.read_ahead,
@@ -261,11 +262,13 @@ class _Phase:
     def _revive(self, index: int, reason: str) -> dict[str, Any]:
         self._count_restart(f"shard {index}: {reason}")
         incarnation = self._incarnations.take(1)[0]
-        handle = _retry(lambda: self._make_shard(index, incarnation), self._job.cluster.start_timeout)
+        handle = self._make_shard(index, incarnation)
         self._placed([handle.stats.remote()], f"shard {index}")
         self._shards[index] = handle
         for life in self._workers.values():
             ray.get(handle.admit.remote(life.rank, life.incarnation))
+        self._names[index] = self._name(f"shard-{index}-{incarnation}")
+        ray.get(self._coordinator.announce.remote(self._names))
         self._on_event(Restarted(self._job.phase, "shard", index, incarnation, reason))
         return dict(ray.get(handle.stats.remote()))
 
@@ -322,15 +325,3 @@ def _cause(error: RayError) -> Exception:
     while cause is not None and not isinstance(cause, PsdeviseError):
         cause = getattr(cause, "cause", None) or cause.__cause__
     return cause if isinstance(cause, PsdeviseError) else error
-
-
-def _retry(make: Callable[[], Any], timeout: float) -> Any:
-    """A dead actor's name is free a moment after its death."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            return make()
-        except ValueError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)

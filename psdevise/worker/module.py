@@ -28,6 +28,7 @@ class ModuleTask:
         read: (start, stop, rng) → batches; tensors in a batch are moved to the worker's device.
         groups: parameter-name prefix → group name, and `rates` the groups themselves.
         schedule: learning-rate multiplier at a progress from 0 to 1.
+        fixed_statistics: batch norm uses, and does not move, the statistics it has.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class ModuleTask:
         rates: Mapping[str, Group] | None = None,
         schedule: Callable[[float], float] = lambda progress: 1.0,
         precision: Literal["fp32", "bf16"] = "fp32",
+        fixed_statistics: bool = False,
     ) -> None:
         self.module, self._loss, self._read = module, loss, read
         self.slices, self.epochs = slices, epochs
-        self._schedule, self._precision = schedule, precision
+        self._schedule, self._precision, self._fixed_statistics = schedule, precision, fixed_statistics
         dense, buffers = named_layout(module, dict(groups or {}))
         self.layout = Layout(dense=dense, buffers=buffers, groups=dict(rates or {"default": Group()}))
         self._device = torch.device("cpu")
@@ -56,6 +58,10 @@ class ModuleTask:
         self._device = replica.device
         replica.bind(self.module)
         self.module.train()
+        if self._fixed_statistics:
+            for part in self.module.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
 
     def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[Batch]:
         return self._read(start, stop, rng)

@@ -34,7 +34,9 @@ def test_sub_sampling_follows_word2vecs_formula() -> None:
     assert (keep_probability(counts, 0.0) == 1).all()
 
 
-def reference(model: SkipGram, tables: dict[str, np.ndarray], sentences: list[list[int]], reduced: list[int], window: int, rate: float) -> dict[str, np.ndarray]:  # fmt: skip
+def reference(
+    tables: dict[str, np.ndarray], sentences: list[list[int]], reduced: list[int], window: int, rate: float
+) -> dict[str, np.ndarray]:
     """Hierarchical softmax, pair by pair, in float64."""
     codes, points = huffman(COUNTS)
     now = {k: v.astype(np.float64) for k, v in tables.items()}
@@ -63,20 +65,21 @@ def test_the_kernel_against_the_formula_in_float64() -> None:
     sentences = [rng.integers(0, 8, 12).astype(np.int32) for _ in range(5)]
     block = model.prepare(sentences, rng)
     reduced = np.random.RandomState(block.seed).randint(0, TINY.window, 60).tolist()
-    expected = reference(model, tables, block.sentences, reduced, TINY.window, 0.05)
+    expected = reference(tables, block.sentences, reduced, TINY.window, 0.05)
     before = {k: v.copy() for k, v in tables.items()}
     figures = model.train(tables, block, 0.05)
     assert figures.pairs == block.words == 60
     for name in tables:
-        # gensim's sigmoid is a table of 1,000 steps, hence the tolerance.
+        # gensim's sigmoid is a table of 1,000 steps over ±6, hence the tolerance.
         moved = np.abs(expected[name] - before[name]).max()
-        np.testing.assert_allclose(tables[name], expected[name], atol=0.02 * moved)
+        assert np.abs(tables[name] - expected[name]).max() < 0.05 * moved
+        assert np.abs(tables[name] - expected[name]).mean() < 0.02 * moved
         assert moved > 0.01
 
 
-@pytest.mark.parametrize("objective", ["hierarchical_softmax", "negative_sampling"])
-def test_only_announced_rows_are_touched_and_the_loss_falls(objective: str) -> None:
-    counts = np.sort(np.random.default_rng(0).zipf(1.4, 300).clip(1, 10_000))[::-1].astype(np.int64)
+@pytest.mark.parametrize(("objective", "rate"), [("hierarchical_softmax", 0.2), ("negative_sampling", 0.05)])
+def test_only_announced_rows_are_touched_and_the_loss_falls(objective: str, rate: float) -> None:
+    counts = np.arange(400, 100, -1)
     options = SkipGramOptions(dim=8, window=2, sample=0.0, objective=objective)  # type: ignore[arg-type]
     model = SkipGram(counts, options)
     tables = model.initial(np.random.default_rng(1))
@@ -85,7 +88,7 @@ def test_only_announced_rows_are_touched_and_the_loss_falls(objective: str) -> N
     for epoch in range(12):
         block = model.prepare(sentences, np.random.default_rng(epoch))
         before = {k: v.copy() for k, v in tables.items()}
-        figures = model.train(tables, block, 0.2)
+        figures = model.train(tables, block, rate)
         losses.append(figures.loss / figures.pairs)
         for name, value in tables.items():
             touched = np.flatnonzero((value != before[name]).any(axis=1))

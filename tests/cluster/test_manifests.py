@@ -1,0 +1,173 @@
+"""The files in cluster/ and docker/ against what they repeat: constraints.txt, the options' defaults, setup.cfg."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import psdevise
+from psdevise import config
+from psdevise.orchestrator.options import MonitorOptions, RunOptions
+
+ROOT = Path(__file__).parents[2]
+RAYJOB = ROOT / "cluster/kuberay/rayjob.yaml"
+PROMETHEUS = ROOT / "cluster/prometheus/prometheus.yml"
+DOCKERFILE = ROOT / "docker/Dockerfile"
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[str, Any]:
+    return {d["kind"]: d for d in yaml.safe_load_all(RAYJOB.read_text())}
+
+
+@pytest.fixture(scope="module")
+def job(documents: dict[str, Any]) -> Any:
+    return documents["RayJob"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def pods(job: dict[str, Any]) -> list[Any]:
+    cluster = job["rayClusterSpec"]
+    return [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if line and not line.startswith("#")]
+    assert all(len(pin) == 2 and "+" not in pin[1] for pin in found), "a line that is not name==version"
+    return {canonical(name): version for name, version in found}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def ports(pod: Any) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+
+
+def test_everything_that_setup_cfg_names_is_pinned(setup: configparser.ConfigParser) -> None:
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["dev"]
+    names = {canonical(re.split(r"[\[<>=]", line)[0]) for line in wanted.split()}
+    assert names - set(pins()) == set()
+
+
+def test_ray_is_the_pinned_one(documents: dict[str, Any], job: dict[str, Any]) -> None:
+    assert documents["RayJob"]["apiVersion"] == "ray.io/v1"
+    assert job["rayClusterSpec"]["rayVersion"] == pins()["ray"]
+
+
+def test_all_pods_run_the_image_of_this_version(pods: list[Any], setup: configparser.ConfigParser) -> None:
+    assert setup["metadata"]["version"] == psdevise.__version__
+    image = f"psdevise:{setup['metadata']['version']}"
+    assert [pod["spec"]["containers"][0]["image"] for pod in pods] == [image] * len(pods)
+    assert f"-t {image} " in DOCKERFILE.read_text()
+
+
+def test_the_entrypoint_is_a_run_that_the_options_accept(job: dict[str, Any], pods: list[Any]) -> None:
+    program, verb, path, *rest = shlex.split(job["entrypoint"])
+    assert (program, verb) == ("psdevise", "run")
+    assert rest[::2] == ["--set"] * (len(rest) // 2)
+    options = config.load(RunOptions, str(ROOT / Path(path).relative_to("/app")), tuple(rest[1::2]))
+    mounts = [mount["mountPath"] for pod in pods for mount in pod["spec"]["containers"][0]["volumeMounts"]]
+    assert mounts == [options.folder] * len(pods), "every pod sees the folder of runs"
+    assert options.monitor.address == "0.0.0.0"
+    assert options.monitor.port == ports(pods[0])["run-metrics"]
+
+
+def test_the_workers_have_the_cpus_that_the_run_asks_for(job: dict[str, Any]) -> None:
+    overrides = tuple(shlex.split(job["entrypoint"])[4::2])
+    options = config.load(RunOptions, str(ROOT / "jobs/quickstart.yaml"), overrides).cluster
+    cluster = job["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    have = sum(
+        group["minReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        for group in cluster["workerGroupSpecs"]
+    )
+    assert have >= options.num_workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard
+
+
+def test_the_volume_is_the_claim_and_can_be_shared(documents: dict[str, Any], pods: list[Any]) -> None:
+    claim = documents["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for pod in pods:
+        (volume,) = pod["spec"]["volumes"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert [m["name"] for m in pod["spec"]["containers"][0]["volumeMounts"]] == [volume["name"]]
+
+
+def test_ports_are_the_same_everywhere(pods: list[Any]) -> None:
+    port = MonitorOptions().port
+    jobs = {j["job_name"]: j for j in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
+    assert jobs["psdevise"]["static_configs"] == [{"targets": [f"127.0.0.1:{port}"]}]
+    assert f"EXPOSE {port}\n" in DOCKERFILE.read_text()
+    assert f"http://127.0.0.1:{port}/metrics" in DOCKERFILE.read_text()
+    for pod, name in zip(pods, ("run-metrics", "metrics"), strict=True):
+        assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(ports(pod)[name])
+    assert ports(pods[0])["run-metrics"] == port
+
+
+def test_pods_run_as_the_user_of_the_image(pods: list[Any]) -> None:
+    (user,) = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    for pod in pods:
+        context = pod["spec"]["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert (str(context["runAsUser"]), str(context["fsGroup"])) == user
+    assert f"--uid {user[0]} " in DOCKERFILE.read_text()
+
+
+def test_the_image_installs_through_the_constraints() -> None:
+    steps = re.sub(r"\\\n", " ", DOCKERFILE.read_text())
+    installs = [step for line in steps.splitlines() for step in line.split("&&") if " pip install" in step]
+    assert installs
+    assert all("--constraint constraints.txt" in step for step in installs)
+
+
+def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
+    let_through = {
+        line[1:] for line in (ROOT / "docker/Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    copied: set[str] = set()
+    for line in DOCKERFILE.read_text().splitlines():
+        if line.startswith("COPY") and "--from" not in line:
+            copied.update(word for word in line.split()[1:-1] if not word.startswith("--"))
+    assert copied == let_through
+    assert [name for name in sorted(copied) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.prometheus
+def test_prometheus_takes_its_file() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "config", str(PROMETHEUS)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.prometheus
+def test_prometheus_reads_what_ray_lists(tmp_path: Path) -> None:
+    """The list in the form that Ray 2.60 writes; `promtool` reads the files that file_sd_configs names."""
+    listing = tmp_path / "prom_metrics_service_discovery.json"
+    listing.write_text(json.dumps([{"labels": {"job": "ray"}, "targets": ["127.0.0.1:8080"]}]))
+    text = re.sub(r"/tmp/ray/session_latest/[\w.]+", str(listing), PROMETHEUS.read_text())
+    assert str(listing) in text
+    path = tmp_path / "prometheus.yml"
+    path.write_text(text)
+    done = subprocess.run(
+        ["promtool", "check", "config", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

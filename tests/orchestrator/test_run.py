@@ -1,0 +1,276 @@
+"""The whole job on a tiny world, in one process: artifacts, results, resuming, refusing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from gensim.models import KeyedVectors
+from safetensors import safe_open
+
+import psdevise
+from psdevise import store
+from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
+from psdevise.evaluation.bulk import predict_table
+from psdevise.events import Event, Notice, PhaseFinished, Progress, from_plain, to_plain
+from psdevise.orchestrator import run as run_module
+from psdevise.orchestrator.estimate import estimate
+from psdevise.orchestrator.run import Done, execute
+from psdevise.report import write
+from psdevise.runtime import progress
+from tests.world import tiny
+
+KEYS = ["system", "variant", "dataset", "split", "seed", "images", "candidates", "metric", "k", "value", "low", "high", "chance", "ceiling", "n"]
+PHASES = ["world", "images", "vocabulary", "language", "visual", "labels", "features", "joint-devise", "joint-random", "index", "evaluate"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done, list[Event]]:
+    folder = tmp_path_factory.mktemp("runs")
+    events: list[Event] = []
+    return folder, execute(tiny(folder), events.append, finish=write), events
+
+
+def test_results_have_exactly_the_promised_keys_and_sense(finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, done, _ = finished
+    rows = json.loads((folder / "tiny" / "results.json").read_text())
+    assert rows == done.results
+    assert all(list(row) == KEYS or set(row) == set(KEYS) for row in rows)
+    assert {row["system"] for row in rows} == {"devise", "softmax", "random"}
+    unique = {
+        tuple(row[k] for k in KEYS if k not in ("value", "low", "high", "chance", "ceiling", "n")) for row in rows
+    }
+    assert len(unique) == len(rows)
+    assert {(row["dataset"], row["split"], row["seed"]) for row in rows} == {("tiny", "unseen", 0)}
+    for row in rows:
+        if row["value"] is not None and row["low"] is not None:
+            assert 0 <= row["low"] <= row["value"] <= row["high"] <= row["ceiling"] + 1e-9
+    by = {(r["system"], r["images"], r["candidates"], r["metric"], r["k"]): r["value"] for r in rows}
+    assert by["softmax", "unseen", "unseen", "hit", 1] is None
+    assert by["softmax", "unseen", "seen+unseen", "hp", 5] is not None
+    assert by["softmax", "seen", "seen", "hit", 1] > 2 / 12
+    assert by["devise", "unseen", "unseen", "hit", 1] is not None
+    assert by["devise", "seen+unseen", "seen+unseen", "harmonic_calibrated", 1] is not None
+
+
+def test_artifacts_open_without_us(finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, _, _ = finished
+    artifacts = {p.name.rsplit("-", 1)[0]: p for p in (folder / "tiny" / "artifacts").iterdir()}
+    assert set(artifacts) == set(PHASES)
+    words = KeyedVectors.load_word2vec_format(str(artifacts["language"] / "vectors.bin"), binary=True)
+    assert words.vector_size == 24
+    with safe_open(str(artifacts["joint-devise"] / "model.safetensors"), "np") as model:
+        assert model.get_tensor("projection.weight").shape == (24, 32)
+    with safe_open(str(artifacts["visual"] / "model.safetensors"), "np") as model:
+        assert model.get_tensor("head.weight").shape == (12, 32)
+    features = pq.read_table(artifacts["features"] / "train.parquet")
+    assert features.num_rows == 16 * 30 * 9 // 10
+    assert not (folder / "tiny" / "snapshots").exists() or not any(
+        (folder / "tiny" / "snapshots").rglob("*.safetensors")
+    )
+
+
+def test_events_tell_of_every_phase_and_survive_json(finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, _, events = finished
+    assert [e.phase for e in events if isinstance(e, PhaseFinished)] == PHASES
+    trained = {e.phase for e in events if isinstance(e, Progress) and e.figures}
+    assert {"language", "visual", "joint-devise"} <= trained
+    for event in events:
+        assert from_plain(json.loads(json.dumps(to_plain(event)))) is not None
+    lines = (folder / "tiny" / "events.jsonl").read_text().splitlines()
+    assert len(lines) == len(events)
+
+
+def test_the_same_command_runs_nothing_again(finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, done, _ = finished
+    events: list[Event] = []
+    again = execute(tiny(folder), events.append)
+    assert all(e.reused for e in events if isinstance(e, PhaseFinished))
+    assert again.results == done.results
+    assert [line for line in estimate(tiny(folder)) if line.endswith(" reuse")]
+    more_workers = tiny(folder, "cluster.num_shards=1", "monitor.port=null")
+    assert sum(line.endswith("  reuse") for line in estimate(more_workers)) == len(PHASES)
+
+
+def test_what_changes_a_result_changes_its_key_and_of_all_behind_it(
+    finished: tuple[Path, Done, list[Event]],
+) -> None:
+    folder, _, _ = finished
+    states = {
+        line.split()[0]: line.split()[-1] for line in estimate(tiny(folder, "joint.margin=0.2")) if line[:2] == "  "
+    }
+    assert {p for p, s in states.items() if s == "run"} == {"joint-devise", "joint-random", "index", "evaluate"}
+    states = {line.split()[0]: line.split()[-1] for line in estimate(tiny(folder, "seed=1")) if line[:2] == "  "}
+    assert set(states.values()) == {"run"}
+
+
+def test_from_redoes_a_phase_and_what_needs_it(finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, done, _ = finished
+    events: list[Event] = []
+    again = execute(tiny(folder), events.append, redo_from="index")
+    assert [e.phase for e in events if isinstance(e, PhaseFinished) and not e.reused] == ["index", "evaluate"]
+    assert again.results == done.results
+    with pytest.raises(ConfigError, match="phases of this run"):
+        execute(tiny(folder), redo_from="jiont")
+
+
+def test_the_tagger_names_with_any_terms(finished: tuple[Path, Done, list[Event]], tmp_path: Path) -> None:
+    folder, done, _ = finished
+    tagger = psdevise.load(done.folder)
+    test = next((folder / "tiny" / "artifacts").glob("world-*")) / "test.parquet"
+    table = pq.read_table(test)
+    images = table.column("image").to_pylist()
+    labels = [row[0] for row in table.column("labels").to_pylist()]
+    embedded = tagger.embed(images[:10])
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
+    named = tagger.predict(images, k=3)
+    assert all(len(row) == 3 and row[0].score >= row[1].score for row in named)
+    right = np.mean([row[0].label == label for row, label in zip(named, labels, strict=True)])
+    assert right > 2 / 16
+    only = tagger.predict(images[:5], labels=["harbour", labels[0]], k=9)
+    assert all({n.label for n in row} == {"harbour", labels[0]} for row in only)
+    with pytest.raises(LabelError, match="zzz"):
+        tagger.predict(images[:1], labels=["zzz"])
+    with pytest.raises(LabelError, match="twice"):
+        tagger.predict(images[:1], labels=["reef", "reef"])
+    with pytest.raises(DataError, match="nothing.png"):
+        (tmp_path / "nothing.png").write_bytes(b"x")
+        tagger.predict([str(tmp_path / "nothing.png")])
+    near = [n.label for n in tagger.neighbours(labels[0], 5)]
+    assert len(near) == 5
+    assert labels[0] not in near
+
+
+def test_bulk_prediction_goes_on_and_writes_every_id_once(
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psdevise.evaluation import bulk
+
+    folder, done, _ = finished
+    tagger = psdevise.load(done.folder)
+    test = str(next((folder / "tiny" / "artifacts").glob("world-*")) / "test.parquet")
+    monkeypatch.setattr(bulk, "PART_ROWS", 20)
+    out = str(tmp_path / "names.parquet")
+
+    def stop(at: int, of: int) -> None:
+        if at >= 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_table(tagger, test, out, None, 2, 0.5, stop)
+    assert not store.exists(out)
+    with pytest.raises(ConfigError, match="another prediction"):
+        predict_table(tagger, test, out, None, 3, 0.5, lambda at, of: None)
+    rows = predict_table(tagger, test, out, None, 2, 0.5, lambda at, of: None)
+    found = pq.read_table(out).to_pylist()
+    assert rows == len(found) == 96
+    assert [r["id"] for r in found] == pq.read_table(test).column("id").to_pylist()
+    for row in found:
+        assert row["labels"] == ["unknown"] if row["scores"][0] < 0.5 else len(row["labels"]) == 2
+
+
+def phase_of(event: Event) -> str:
+    return getattr(event, "phase", "")
+
+
+@pytest.mark.parametrize("phase", ["language", "visual", "joint-devise"])
+def test_interrupted_in_a_phase_it_goes_on_where_it_stopped(
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Finished phases are not run again, the interrupted one continues, and the audit has every example."""
+    interrupt = threading.Event()
+    monkeypatch.setattr(run_module, "_interruptible", lambda: _Given(interrupt))
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+
+    def stop_half_way(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == phase and event.figures and event.done > 0.2:
+            interrupt.set()
+
+    options = tiny(tmp_path)
+    with pytest.raises(Interrupted):
+        execute(options, stop_half_way)
+    interrupt.clear()
+    events: list[Event] = []
+    execute(options, events.append)
+    reused = [e.phase for e in events if isinstance(e, PhaseFinished) and e.reused]
+    assert reused == PHASES[: PHASES.index(phase)]
+    first = next(e for e in events if isinstance(e, Progress) and e.phase == phase and e.figures)
+    assert first.done > 0.1
+    if phase != "joint-devise":
+        path = next((tmp_path / "tiny" / "artifacts").glob(f"{phase}-*")) / "artifact.json"
+        audit = json.loads(path.read_text())["figures"]["audit"]
+        assert audit["refused"] == 0
+        assert audit["repeated"] == 0
+
+
+class _Given:
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __enter__(self) -> threading.Event:
+        return self._event
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_a_newer_run_folder_is_refused_by_name(tmp_path: Path) -> None:
+    store.write_json(str(tmp_path / "tiny" / "run.json"), {"format": 99})
+    with pytest.raises(ConfigError, match="format 99"):
+        execute(tiny(tmp_path))
+
+
+def test_wrong_inputs_are_clear_errors(tmp_path: Path, finished: tuple[Path, Done, list[Event]]) -> None:
+    folder, _, _ = finished
+    world = next((folder / "tiny" / "artifacts").glob("world-*"))
+    files = [f"data.images.train={world}/train.parquet", f"data.images.test={world}/test.parquet", "data.world=null"]
+    text = f"data.text={world}/text.txt"
+    labels = f"labels.unseen={world}/unseen.txt"
+    with pytest.raises(ConfigError, match="no text"):
+        tiny(tmp_path, *files)
+    with pytest.raises(ConfigError, match="at least ten per worker"):
+        tiny(tmp_path, "cluster.num_workers=3")
+    with pytest.raises((DataError, StoreError), match="missing.parquet"):
+        execute(tiny(tmp_path, *files, text, "data.images.train=missing.parquet"))
+    with pytest.raises(StoreError, match="missing.txt"):
+        execute(tiny(tmp_path, *files, "data.text=missing.txt"))
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes((world / "train.parquet").read_bytes()[:-100])
+    with pytest.raises(DataError, match="cut.parquet"):
+        execute(tiny(tmp_path, *files, text, f"data.images.train={cut}"))
+    (tmp_path / "unseen.txt").write_text("no such kind\n")
+    with pytest.raises(LabelError, match="no such kind"):
+        execute(tiny(tmp_path, *files, text, f"labels.unseen={tmp_path}/unseen.txt"))
+    table = pq.read_table(world / "train.parquet")
+    gone = table.column("labels")[0].as_py()[0]
+    kept = [i for i, row in enumerate(table.column("labels").to_pylist()) if row != [gone]]
+    pq.write_table(table.take(kept), tmp_path / "without.parquet")
+    with (
+        pytest.raises(LabelError, match=f"no (training|test) picture: {gone}")
+        if gone not in (world / "unseen.txt").read_text()
+        else pytest.raises(LabelError)
+    ):
+        unseen = tmp_path / "other.txt"
+        unseen.write_text("\n".join(n for n in (world / "unseen.txt").read_text().split("\n")[:-1] if n != gone) + "\n")
+        execute(
+            tiny(tmp_path, *files, text, f"labels.unseen={unseen}", f"data.images.train={tmp_path}/without.parquet")
+        )
+    (tmp_path / "few.txt").write_text("a text without any of the kinds is no help at all " * 20)
+    with pytest.raises(LabelError, match="no vector"):
+        execute(tiny(tmp_path, *files, labels, f"data.text={tmp_path}/few.txt", "language.epochs=1", "visual.epochs=1"))
+
+
+def test_foreign_vectors_and_language_beside_visual(finished: tuple[Path, Done, list[Event]], tmp_path: Path) -> None:
+    folder, _, _ = finished
+    vectors = next((folder / "tiny" / "artifacts").glob("language-*")) / "vectors.bin"
+    events: list[Event] = []
+    done = execute(
+        tiny(tmp_path, f"language.vectors={vectors}", "visual.epochs=1", "parallel_phases=true"), events.append
+    )
+    assert not any(phase_of(e) == "vocabulary" for e in events)
+    assert done.results
+    assert not [e for e in events if isinstance(e, Notice) and "refused" in e.text]
