@@ -13,6 +13,7 @@ from psdevise.errors import ConfigError, Interrupted
 from psdevise.events import Listener, PhaseFinished, PhaseStarted
 from psdevise.orchestrator.artifacts import Artifact, Artifacts
 from psdevise.runtime.job import Host, Interrupt
+from psdevise.runtime.memory import peak_bytes
 
 Inputs = Mapping[str, Artifact]
 
@@ -100,7 +101,7 @@ def _one(
     if found is not None:
         context.on_event(PhaseFinished(phase.name, 0.0, reused=True))
         return found
-    begin = time.monotonic()
+    begin, cpu = time.monotonic(), time.process_time()
     folder, snapshots = (
         context.artifacts.folder(phase.name, key),
         context.artifacts.snapshots(phase.name, key),
@@ -108,8 +109,11 @@ def _one(
     store.make_folder(folder)
     figures = phase.make(context, {n: done[n] for n in phase.needs}, folder, snapshots)
     artifact = context.artifacts.commit(phase.name, key, made_from, figures)
-    seconds = time.monotonic() - begin
-    context.on_event(PhaseFinished(phase.name, seconds, bill=context.bills.get(phase.name, {})))
+    # What the driver itself computed; the time that workers and shards held cores is already in the bill.
+    bill = context.bills.setdefault(phase.name, {})
+    bill["core_seconds"] = bill.get("core_seconds", 0.0) + time.process_time() - cpu
+    bill["peak_bytes_driver"] = peak_bytes()
+    context.on_event(PhaseFinished(phase.name, time.monotonic() - begin, bill=bill))
     return artifact
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from psdevise import config, events, store
 from psdevise.errors import ConfigError, Interrupted
-from psdevise.events import Event, Listener, RunFinished, RunStarted
+from psdevise.events import Event, Listener, Notice, RunFinished, RunStarted
 from psdevise.monitor import Monitor
 from psdevise.orchestrator.artifacts import Artifact, Artifacts
 from psdevise.orchestrator.graph import Context, run
@@ -134,8 +134,7 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
     fs, inside = store.filesystem(path)
     lock = threading.Lock()
     monitor = Monitor(options.name)
-    if options.monitor.port is not None:
-        monitor.serve(options.monitor.port, options.monitor.address)
+    served = _serve(monitor, options)
     # Object stores cannot append: there the journal is held and written as a whole, now and then.
     lines = [] if store.is_local(path) or not fs.exists(inside) else store.read_text(path).splitlines()
     file = open(inside, "a", encoding="utf-8") if store.is_local(path) else None  # noqa: SIM115
@@ -158,11 +157,24 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
                 on_event(event)
 
     try:
+        if served:
+            emit(Notice("", served))
         yield emit
     finally:
         monitor.close()
         if file is not None:
             file.close()
+
+
+def _serve(monitor: Monitor, options: RunOptions) -> str:
+    """Starts /metrics, on a free port where another run has the configured one; where it is."""
+    port, address = options.monitor.port, options.monitor.address
+    if port is None:
+        return ""
+    try:
+        return f"metrics at {monitor.serve(port, address).url}"
+    except ConfigError:
+        return f"metrics at {monitor.serve(0, address).url} (port {port} is taken)"
 
 
 @contextmanager

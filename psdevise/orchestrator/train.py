@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,9 +84,7 @@ class Features:
         module = visual_phase.load_softmax(inputs["visual"].path("model.safetensors"), core_options)
         path = store.join(folder, "train.parquet")
         report = progress(context.on_event, "features")
-        begin = time.monotonic()
         features_phase.write(path, source, module.core, module.head.in_features, core_options, report)
-        context.bills["features"] = {"core_seconds": (time.monotonic() - begin) * torch.get_num_threads()}
         held_out = feature_table.read(features_phase.validation_path(path), keep=source.classes)
         right = _softmax_hits(module, held_out, source.classes)
         if len(right):

@@ -42,6 +42,7 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
     # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
+        address="local",  # never a cluster that happens to run on this machine
         num_cpus=cpus,
         include_dashboard=False,
         namespace=namespace,

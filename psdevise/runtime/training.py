@@ -110,6 +110,7 @@ class _Phase:
         while self._workers:
             if interrupt.is_set() and not stopping:
                 stopping = True
+                self._on_event(Notice(self._job.phase, "stopping at the end of the slices under way"))
                 ray.get(self._coordinator.stop.remote())
             self._reap(stopping)
             status = ray.get(self._coordinator.status.remote(), timeout=self._job.downpour.deadline)

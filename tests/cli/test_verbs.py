@@ -1,0 +1,130 @@
+"""The command line as a user meets it: help, exit codes, clear errors, names for pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from psdevise.cli import main as cli
+from psdevise.cli.main import VERBS, exit_code, psdevise
+from psdevise.orchestrator.run import execute
+from psdevise.report import write
+from tests.world import TINY, tiny
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    execute(tiny(folder, "visual.epochs=1"), finish=write)
+    return folder / "tiny"
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    found = exit_code(list(arguments))
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    return captured.out + captured.err
+
+
+@pytest.mark.parametrize("verb", [[v] for v in VERBS] + [["data", "images"], ["data", "text"]], ids=" ".join)
+def test_every_verb_helps_with_an_example(verb: list[str]) -> None:
+    result = CliRunner().invoke(psdevise, [*verb, "--help"])
+    assert result.exit_code == 0
+    if verb != ["data"]:
+        assert f"psdevise {' '.join(verb)} " in result.output.replace("\n", " ")
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    output(capsys, "run", code=2)
+    output(capsys, "walk", code=2)
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"nmae": "x"}))
+    assert "did you mean 'name'" in output(capsys, "run", str(config), code=2)
+    config.write_text(yaml.safe_dump(TINY))
+    text = output(capsys, "run", str(config), "--set", "visual.epochs=0", code=2)
+    assert "visual.epochs" in text
+    assert "no run here" in output(capsys, "inspect", str(tmp_path), code=1)
+    monkeypatch.setitem(cli.VERBS, "broken", ("psdevise.cli.nowhere", "x", ""))
+    assert "bug of psdevise" in output(capsys, "broken", code=3)
+
+
+def test_dry_run_opens_the_data_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    text = output(capsys, "run", str(config), "--dry-run", "--set", f"folder={tmp_path}/runs")
+    assert "MB a shard" in text
+    assert "asked of Ray: 2 CPU" in text
+    assert text.count("  run") >= 9
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_are_listed_with_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("{}")
+    text = output(capsys, "run", str(config), "--options")
+    assert "visual.downpour.n_push = 1" in text
+    assert "steps whose gradients are summed into one push" in text
+
+
+def test_evaluate_prints_the_table_or_the_json(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = output(capsys, "evaluate", str(run_folder))
+    assert "DeViSE-0" in table
+    assert exit_code(["evaluate", str(run_folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((run_folder / "results.json").read_text())
+
+
+def test_predict_names_pictures_with_given_terms(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = next((run_folder / "artifacts").glob("world-*")) / "test.parquet"
+    row = pq.read_table(test).slice(0, 1).to_pylist()[0]
+    picture, terms = tmp_path / "p.png", tmp_path / "terms.txt"
+    picture.write_bytes(row["image"])
+    terms.write_text(f"harbour\n{row['labels'][0]}\n")
+    text = output(capsys, "predict", str(run_folder), str(picture), "--labels", str(terms))
+    assert {"harbour", row["labels"][0]} == {line.split(maxsplit=1)[1] for line in text.splitlines() if line[:1] == " "}
+    assert "unknown" in output(capsys, "predict", str(run_folder), str(picture), "--min-score", "2")
+    output(capsys, "predict", str(run_folder), str(test), code=2)
+    out = tmp_path / "names.parquet"
+    output(capsys, "predict", str(run_folder), str(test), "--out", str(out))
+    assert pq.read_table(out).num_rows == 96
+    terms.write_text("nosuchterm\n")
+    assert "nosuchterm" in output(capsys, "predict", str(run_folder), str(picture), "--labels", str(terms), code=1)
+    assert "missing.png" in output(capsys, "predict", str(run_folder), "missing.png", code=1)
+
+
+def test_own_vectors_in_predict(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = next((run_folder / "artifacts").glob("world-*")) / "test.parquet"
+    picture, terms, vectors = tmp_path / "p.png", tmp_path / "terms.txt", tmp_path / "v.txt"
+    picture.write_bytes(pq.read_table(test).column("image")[0].as_py())
+    terms.write_text("brandnew\n")
+    vectors.write_text("brandnew " + " ".join(["1"] * 24) + "\n")
+    text = output(capsys, "predict", str(run_folder), str(picture), "--labels", str(terms), "--vectors", str(vectors))
+    assert "brandnew" in text
+    vectors.write_text("brandnew 1 2\n")
+    arguments = ["predict", str(run_folder), str(picture), "--labels", str(terms), "--vectors", str(vectors)]
+    assert "2 dimensions" in output(capsys, *arguments, code=1)
+
+
+def test_neighbors_and_inspect(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "harbour" in output(capsys, "neighbors", str(run_folder), "harbour", "-k", "3")
+    text = output(capsys, "inspect", str(run_folder), "--labels")
+    assert "joint-devise" in text
+    assert "exact phrase" in text
+
+
+def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], run_folder: Path) -> None:
+    world = next((run_folder / "artifacts").glob("world-*"))
+    out = output(capsys, "data", "images", f"{world}/test.parquet", str(tmp_path / "images"), "--processes", "1")
+    assert "96 pictures of 16 classes" in out
+    out = output(capsys, "data", "text", f"{world}/text.txt", str(tmp_path / "text"), "--processes", "1")
+    assert "words" in out
+    assert "another conversion" in output(
+        capsys, "data", "images", f"{world}/train.parquet", str(tmp_path / "images"), code=2
+    )
+    assert "missing" in output(capsys, "data", "text", "missing.txt", str(tmp_path / "t2"), code=1)
