@@ -46,7 +46,7 @@ def head() -> Iterator[str]:
         command += [f"--dashboard-port={ports[1]}", f"--dashboard-agent-listen-port={ports[2]}"]
         command += ["--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}"]
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
         )
         address = f"http://127.0.0.1:{ports[1]}"
         try:
@@ -55,25 +55,26 @@ def head() -> Iterator[str]:
         finally:
             # The group is this process's own: the head, its raylet, its dashboard, and nothing else.
             os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
+            try:  # it drains for half a minute, and nothing here is worth waiting for
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(30)
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 90
+    """Until the job server answers to the token."""
+    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {TOKEN}"})
+    end, last = time.monotonic() + 90, ""
     while time.monotonic() < end:
         assert process.poll() is None, "ray start ended"
         try:
-            with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            with urllib.request.urlopen(request, timeout=2):
                 return
-        except urllib.error.HTTPError:
-            return  # it answers, and asks for the token
-        except OSError:
+        except OSError as e:
+            last = repr(e)
             time.sleep(0.2)
-    raise AssertionError("the job server did not come up")
+    raise AssertionError(f"the job server did not come up: {last}")
 
 
 def submit(head: str, *arguments: str) -> subprocess.CompletedProcess[str]:
