@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from PIL import Image
 from psdevise import store
 from psdevise.config import option
 from psdevise.data.pictures import SOURCE_ROW, Columns, open_rgb
+from psdevise.data.processes import pool
 from psdevise.data.sources import open_source
 from psdevise.errors import ConfigError, DataError, PsdeviseError, TooManyBroken
 
@@ -93,17 +93,18 @@ def prepare(options: PrepareOptions, on_progress: Callable[[int, int], None]) ->
     return _commit(options, plan, [reports[p] for p in range(parts)], source.rows)
 
 
-def _run(options: PrepareOptions, waiting: list[int], parts: int):  # type: ignore[no-untyped-def]
+def _run(options: PrepareOptions, waiting: list[int], parts: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(part, report) of each missing part, as they are finished."""
     if options.processes == 1 or len(waiting) <= 1:
         yield from ((part, _write_part(options, part, parts)) for part in waiting)
         return
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_write_part, options, part, parts): part for part in waiting}
+    with pool(min(options.processes, len(waiting))) as workers:
+        futures = {workers.submit(_write_part, options, part, parts): part for part in waiting}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            workers.shutdown(cancel_futures=True)
 
 
 def _write_part(options: PrepareOptions, part: int, parts: int) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from psdevise import store
 from psdevise.config import option
 from psdevise.data import text, tokenizer
+from psdevise.data.processes import pool
 from psdevise.errors import DataError
 
 T = TypeVar("T")
@@ -177,11 +177,10 @@ def _parallel(
         _set_state(arguments)
         yield from (work(batch) for batch in batches)
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_set_state, initargs=(arguments,)) as pool:
+    with pool(processes, _set_state, (arguments,)) as workers:
         waiting: deque[Future[T]] = deque()
         for batch in batches:
-            waiting.append(pool.submit(work, batch))
+            waiting.append(workers.submit(work, batch))
             if len(waiting) > 4 * processes:
                 yield waiting.popleft().result()
         for future in waiting:

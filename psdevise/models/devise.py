@@ -21,26 +21,16 @@ class Softmax(nn.Module):
 
 
 class DeViSE(nn.Module):
-    """x = M (v - shift) / scale, v the core's output: float [B, 3, H, W] → [B, dim] (Frome et al. 2013, 3.3).
+    """x = M v, v the core's output: float [B, 3, H, W] → [B, dim] (Frome et al. 2013, 3.3).
 
     `projection.weight` is M. It starts at zero: hinge rank loss and squared distance move it only inside the
     span of the training labels' vectors, and whatever a random start has outside stays in the image vectors
     as noise, which hardly costs hits on seen labels but up to a third of those on unseen ones.
-    `shift` and `scale` are float [features] constants, 0 and 1 unless given: mean and standard deviation of
-    the training features, for cores whose features differ much in size.
     `normalise` makes the output a unit vector (in its loss the paper does not); M then starts small and
     random, because a zero vector has no direction.
     """
 
-    def __init__(
-        self,
-        core: nn.Module,
-        features: int,
-        dim: int,
-        shift: torch.Tensor | None = None,
-        scale: torch.Tensor | None = None,
-        normalise: bool = False,
-    ) -> None:
+    def __init__(self, core: nn.Module, features: int, dim: int, normalise: bool = False) -> None:
         super().__init__()
         self.core = core
         self.projection = nn.Linear(features, dim, bias=False)
@@ -48,8 +38,6 @@ class DeViSE(nn.Module):
             nn.init.normal_(self.projection.weight, std=0.01 * features**-0.5)
         else:
             nn.init.zeros_(self.projection.weight)
-        self.register_buffer("shift", torch.zeros(features) if shift is None else shift.float().clone())
-        self.register_buffer("scale", torch.ones(features) if scale is None else scale.float().clone())
         self.normalise = normalise
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -57,6 +45,5 @@ class DeViSE(nn.Module):
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The map alone, for features [B, features] that were computed before: → [B, dim]."""
-        standard = (features - self.get_buffer("shift")) / self.get_buffer("scale")
-        projected: torch.Tensor = self.projection(standard)
+        projected: torch.Tensor = self.projection(features)
         return F.normalize(projected, dim=1) if self.normalise else projected

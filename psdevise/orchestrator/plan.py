@@ -15,7 +15,6 @@ from psdevise.orchestrator.graph import Phase
 from psdevise.orchestrator.options import RunOptions
 
 FORMAT = 1
-SYSTEMS_OF_JOINT = ("devise", "random", "l2")
 
 
 def joint_systems(options: RunOptions) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ class JointOptions:
         "hinge: cut at the first violation in random order; hinge_sum: the whole sum; l2: squared distance",
     )
     margin: float = option(0.1, "margin of the hinge", low=0.0)
+    normalise: bool = option(False, "make the projected picture a unit vector in the loss (the paper does not)")
     centre: bool = option(True, "subtract the mean of the training labels' vectors before they are made unit")
     projection: ProjectionOptions = option(ProjectionOptions(), "the first part: the projection alone")
     fine_tuning: FineTuningOptions = option(FineTuningOptions(), "the second part: core and projection")
@@ -102,7 +103,7 @@ class BuildProjection:
         data = features.read(self.features, keep=self.classes)
         vectors = read_vectors(self.vectors)
         options = self.options.projection
-        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1])
+        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1], self.options.normalise)
         return ModuleTask(
             module,
             partial(joint_loss, vectors=vectors, options=self.options),
@@ -126,7 +127,7 @@ class BuildFineTuning:
 
     def __call__(self) -> ModuleTask:
         options = self.options.fine_tuning
-        module = load_devise(self.start, self.core)
+        module = load_devise(self.start, self.core, self.options.normalise)
         vectors = read_vectors(self.vectors)
         feed = self.pictures.feed(self.core, options.feed)
         return ModuleTask(
@@ -170,11 +171,11 @@ def read_vectors(path: str) -> Tensor:
     return load_safetensors(store.read_bytes(path))["vectors"]
 
 
-def load_devise(path: str, core: CoreOptions) -> DeViSE:
+def load_devise(path: str, core: CoreOptions, normalise: bool = False) -> DeViSE:
     """A DeViSE model from its safetensors file: names as in the module's own state."""
     tensors = load_safetensors(store.read_bytes(path))
     dim, width = tensors["projection.weight"].shape
-    module = DeViSE(build_without_weights(core), width, dim)
+    module = DeViSE(build_without_weights(core), width, dim, normalise)
     module.load_state_dict(tensors, strict=False)
     return module
 

@@ -151,11 +151,10 @@ def test_normalise() -> None:
 def test_heads() -> None:
     core, pictures = build(own()), torch.randn(3, 3, 8, 8)
     assert Softmax(core, 5, 11)(pictures).shape == (3, 11)
-    shift, scale = torch.arange(5.0), torch.arange(1.0, 6.0)
-    devise = DeViSE(core, 5, 4, shift, scale)
+    devise = DeViSE(core, 5, 4)
     assert not devise(pictures).any()  # M starts at zero
     nn.init.normal_(devise.projection.weight)
-    expected = ((core(pictures) - shift) / scale) @ devise.projection.weight.T
+    expected = core(pictures) @ devise.projection.weight.T
     torch.testing.assert_close(devise(pictures), expected)
     torch.testing.assert_close(devise.project(core(pictures)), expected)
     unit = DeViSE(core, 5, 4, normalise=True)(pictures)

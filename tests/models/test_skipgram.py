@@ -93,7 +93,8 @@ def test_only_announced_rows_are_touched_and_the_loss_falls(objective: str, rate
         for name, value in tables.items():
             touched = np.flatnonzero((value != before[name]).any(axis=1))
             assert set(touched) <= set(block.rows[name].tolist())
-            assert len(block.rows[name]) < len(value)
+            if name != "output":  # the negatives of a block reach every one of so few terms
+                assert len(block.rows[name]) < len(value)
     assert losses[-1] < 0.6 * losses[0]
 
 
