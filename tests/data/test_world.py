@@ -9,7 +9,7 @@ import pytest
 from psdevise.data.pictures import PictureTable, decode
 from psdevise.data.world import WorldOptions, build
 from psdevise.data.world.kinds import KINDS_PER_PARENT, kinds
-from psdevise.data.world.telling import CONTEXTS, FILLER, FRAMES
+from psdevise.data.world.telling import CONTEXTS, FILLER, FRAMES, SPOKEN
 from psdevise.labels.hierarchy import Hierarchy
 
 SMALL = WorldOptions(parents=6, train_pictures=12, test_pictures=4, sentences=60)
@@ -124,7 +124,7 @@ def test_the_text_has_no_word_of_looks(world: dict[str, str]) -> None:
 
 
 def test_the_default_world_has_the_promised_size() -> None:
-    found = kinds(WorldOptions().parents, np.random.default_rng([0, 1]))
+    found = kinds(WorldOptions().parents, np.random.default_rng([0, 1]), SPOKEN)
     assert 48 <= len(found) <= 64
     assert 12 <= sum(k.unseen for k in found) <= 16
     assert len({k.name for k in found}) == len(found)

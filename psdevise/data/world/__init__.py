@@ -20,7 +20,7 @@ from psdevise import store
 from psdevise.config import option
 from psdevise.data.world.drawing import draw
 from psdevise.data.world.kinds import Kind, kinds
-from psdevise.data.world.telling import tell
+from psdevise.data.world.telling import SPOKEN, tell
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ FILES = {
 def build(options: WorldOptions, folder: str, on_progress: Callable[[int, int], None]) -> dict[str, str]:
     """Writes the world's files into `folder`: name (as in FILES) → path. The same options give the same bytes."""
     rng = np.random.default_rng([options.seed, 1])
-    world = kinds(options.parents, rng)
+    world = kinds(options.parents, rng, SPOKEN)
     paths = {name: store.join(folder, file) for name, file in FILES.items()}
     total = len(world) * (options.train_pictures + options.test_pictures)
     done = 0

@@ -51,8 +51,8 @@ def _ground(habitat: int, side: int, rng: np.random.Generator) -> Image.Image:
     """A gradient between the habitat's two colours, with a few blots."""
     low, high = (np.array(c, np.float64) + rng.normal(0, 18, 3) for c in GROUNDS[habitat])
     ramp = np.linspace(0, 1, side)[:, None, None]
-    pixels = np.clip(low * (1 - ramp) + high * ramp, 0, 255) * np.ones((1, side, 1))
-    image = Image.fromarray(pixels.astype(np.uint8))
+    column = np.clip(low * (1 - ramp) + high * ramp, 0, 255).astype(np.uint8)
+    image = Image.fromarray(np.repeat(column, side, axis=1))
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 6))):
         x, y, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(0.03, 0.12) * side

@@ -6,6 +6,7 @@ build of its own that no trait tells of (which is what tells siblings apart in p
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,12 @@ class Kind:
     tune: bool
 
 
-def kinds(parents: int, rng: np.random.Generator) -> list[Kind]:
-    """Four kinds of each parent; the last of each is unseen, and the third of every other one calibrates."""
-    names = _names(parents * KINDS_PER_PARENT, rng)
+def kinds(parents: int, rng: np.random.Generator, taken: Collection[str]) -> list[Kind]:
+    """Four kinds of each parent; the last of each is unseen, and the second of every other one calibrates.
+
+    `taken`: words that no name may hold, because the text uses them in their own sense.
+    """
+    names = _names(parents * KINDS_PER_PARENT, rng, taken)
     found = []
     for p, profile in enumerate(_profiles(parents, rng)):
         changed = rng.permutation(len(TRAITS))
@@ -71,7 +75,7 @@ def _profiles(parents: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
     return chosen
 
 
-def _names(n: int, rng: np.random.Generator) -> list[str]:
+def _names(n: int, rng: np.random.Generator, taken: Collection[str]) -> list[str]:
     """Invented words; every seventh kind has a name of two words."""
     heads, vowels, tails = (
         ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
@@ -82,6 +86,6 @@ def _names(n: int, rng: np.random.Generator) -> list[str]:
     while len(words) < 2 * n:
         parts = [rng.choice(heads) + rng.choice(vowels) for _ in range(2)]
         word = "".join(parts) + str(rng.choice(tails))
-        if word not in words:
+        if word not in words and word not in taken:
             words.append(word)
     return [f"{words[i]} {words[n + i]}" if i % 7 == 3 else words[i] for i in range(n)]

@@ -66,6 +66,12 @@ FILLER = (
     "in the evening letters were read and answered",
     "the same question was asked of everyone who arrived",
 )
+# Every word of the text but the kinds' own names.
+SPOKEN = frozenset(
+    word
+    for text in (*FRAMES, *FILLER, *(w for values in CONTEXTS.values() for words in values for w in words))
+    for word in text.split()
+)
 
 
 def tell(world: list[Kind], sentences: int, noise: float, rng: np.random.Generator) -> list[str]:
