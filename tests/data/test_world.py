@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from psdevise.data.pictures import PictureTable, decode
-from psdevise.data.world import WorldOptions, build
-from psdevise.data.world.kinds import KINDS_PER_PARENT, kinds
-from psdevise.data.world.telling import CONTEXTS, FILLER, FRAMES, SPOKEN
+from psdevise.data.world import SCHEMA, WorldOptions, build
+from psdevise.data.world.drawing import draw
+from psdevise.data.world.kinds import KINDS_PER_PARENT, TRAITS, VALUES, kinds
+from psdevise.data.world.telling import CONTEXTS, SPOKEN, tell
 from psdevise.labels.hierarchy import Hierarchy
 
 SMALL = WorldOptions(parents=6, train_pictures=12, test_pictures=4, sentences=60)
@@ -117,10 +121,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_world(world: dic
 
 def test_the_text_has_no_word_of_looks(world: dict[str, str]) -> None:
     said = set(re.findall(r"\w+", Path(world["text"]).read_text()))
-    said |= set(
-        re.findall(r"\w+", " ".join([*FRAMES, *FILLER, *(w for v in CONTEXTS.values() for ws in v for w in ws)]))
-    )
-    assert not said.intersection(LOOKS)
+    assert not (said | SPOKEN).intersection(LOOKS)
+    names = set(re.findall(r"\w+", Path(world["labels"]).read_text()))
+    assert said <= SPOKEN | names  # nothing is said that SPOKEN does not list
 
 
 def test_the_default_world_has_the_promised_size() -> None:
@@ -137,9 +140,66 @@ def test_the_default_world_has_the_promised_size() -> None:
         assert min(shared) >= 4
 
 
+def test_no_name_holds_a_word_that_the_text_uses_in_its_own_sense() -> None:
+    def names(seed: int, taken: frozenset[str]) -> set[str]:
+        return {w for k in kinds(14, np.random.default_rng([seed, 1]), taken) for w in k.name.split()}
+
+    assert "gales" in names(58, frozenset())  # these seeds would draw one
+    assert "gates" in names(151, frozenset())
+    for seed in (58, 151, *range(10)):
+        assert not names(seed, SPOKEN) & SPOKEN
+
+
+def test_each_trait_shapes_the_look_and_nothing_else_does_when_there_is_no_noise() -> None:
+    kind = kinds(4, np.random.default_rng(0), SPOKEN)[0]
+
+    def look(trait: int, value: int, picture: int) -> np.ndarray:
+        traits = tuple(value if i == trait else t for i, t in enumerate(kind.traits))
+        return draw(replace(kind, traits=traits), 32, 0.0, np.random.default_rng(picture)).astype(np.int64)
+
+    for trait in range(len(TRAITS)):
+        for picture in range(3):  # the same position, light and noise: only the trait differs
+            looks = [look(trait, value, picture) for value in range(VALUES)]
+            np.testing.assert_array_equal(looks[kind.traits[trait]], look(0, kind.traits[0], picture))
+            for a in range(VALUES):
+                for b in range(a):
+                    assert (np.abs(looks[a] - looks[b]).max(axis=2) > 20).sum() >= 5, (TRAITS[trait], a, b)
+
+
+def test_each_trait_shapes_the_contexts_of_the_word() -> None:
+    world = kinds(6, np.random.default_rng(0), SPOKEN)
+    for kind in world:
+        told = " ".join(tell([kind], 200, 0.25, np.random.default_rng(1))).split()
+        for trait, value in zip(TRAITS, kind.traits, strict=True):
+            counts = [sum(told.count(word) for word in words) for words in CONTEXTS[trait]]
+            assert int(np.argmax(counts)) == value
+            assert counts[value] < 0.95 * sum(counts)  # with noise
+
+
+def test_looks_and_contexts_have_noise_of_their_own(tmp_path: Path) -> None:
+    small = WorldOptions(parents=4, train_pictures=2, test_pictures=1, sentences=5)
+
+    def files(name: str, options: WorldOptions) -> dict[str, bytes]:
+        paths = build(options, str(tmp_path / name), lambda done, of: None)
+        return {key: Path(path).read_bytes() for key, path in paths.items()}
+
+    base = files("base", small)
+    looks = files("looks", replace(small, look_noise=0.5))
+    text = files("text", replace(small, text_noise=0.5))
+    assert {k for k in base if base[k] != looks[k]} == {"train", "test"}
+    assert {k for k in base if base[k] != text[k]} == {"text"}
+
+
 def test_files_fit_together(world: dict[str, str]) -> None:
     train, test = PictureTable(world["train"]), PictureTable(world["test"])
     assert (train.rows, test.rows) == (24 * 12, 24 * 4)
+    for table, path in ((train, world["train"]), (test, world["test"])):
+        assert pq.read_schema(path).equals(SCHEMA)
+        assert len(set(table.ids())) == table.rows
+        labels = table.labels()
+        repeated = sum(a == b for a, b in pairwise(labels))
+        assert repeated < 0.15 * table.rows  # shuffled; in order of kinds it would be nearly all
+        assert decode(table.read(0, 1)[0].data, 32).shape == (32, 32, 3)
     names = {row[0] for row in train.labels()}
     assert names == {row[0] for row in test.labels()}
     unseen = Path(world["unseen"]).read_text().split("\n")[:-1]
