@@ -65,9 +65,8 @@ class PictureFeed:
         if not len(rows):
             return
         decoded = self._decoded(start, stop)
-        rows = rng.permutation(rows)
-        for first in range(0, len(rows), self._options.batch):
-            chosen = [int(r) for r in rows[first : first + self._options.batch] if int(r) in decoded]
+        for part in even_batches(rng.permutation(rows), self._options.batch):
+            chosen = [int(r) for r in part if int(r) in decoded]
             if not chosen:
                 continue
             if self._options.augment == "resize":
@@ -125,6 +124,12 @@ class PictureFeed:
         part = image.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
         pixels = np.asarray(part, np.uint8)
         return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+
+
+def even_batches(rows: npt.NDArray[np.int64], batch: int) -> list[npt.NDArray[np.int64]]:
+    """Cuts [n] into the fewest parts of at most `batch`, of equal size but for one: a rest of a few rows
+    would make a step as large as the others', and move batch-norm statistics as far."""
+    return np.array_split(rows, -(-len(rows) // batch)) if len(rows) else []
 
 
 def shift_and_flip(pictures: Pixels, padding: int, rng: np.random.Generator) -> Pixels:

@@ -23,7 +23,7 @@ from psdevise import store
 from psdevise.config import option
 from psdevise.data import features
 from psdevise.data.features import Features
-from psdevise.data.feed import FeedOptions
+from psdevise.data.feed import FeedOptions, even_batches
 from psdevise.models.core import CoreOptions
 from psdevise.models.devise import DeViSE
 from psdevise.models.losses import hinge_rank, squared_distance
@@ -189,8 +189,6 @@ class _FeatureReader:
         self._targets = [[index[v] for v in row if v in index] for row in data.labels]
 
     def read(self, start: int, stop: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        order = start + rng.permutation(stop - start)
-        for first in range(0, len(order), self._batch):
-            rows = order[first : first + self._batch]
+        for rows in even_batches(start + rng.permutation(stop - start), self._batch):
             mask = true_mask([self._targets[r] for r in rows], self._classes)
             yield torch.from_numpy(self._values[rows]), mask

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from psdevise.data.feed import FeedOptions, PictureFeed, shift_and_flip
+from psdevise.data.feed import FeedOptions, PictureFeed, even_batches, shift_and_flip
 from psdevise.data.pictures import Columns, PictureTable, decode
 from psdevise.data.prepare import PrepareOptions, prepare, shared
 from psdevise.errors import ConfigError, DataError, TooManyBroken
@@ -212,6 +214,14 @@ def test_the_feed_reads_wanted_classes_once_and_the_same_from_the_same_seed(tmp_
     expected = [(i, (i % 2,)) for i in range(3, 35) if i % 5]
     assert sorted(read(0)) == expected
     assert read(0) == read(0) != read(1)
+
+
+@given(st.integers(0, 500), st.integers(1, 40))
+def test_batches_are_even_and_lose_nothing(n: int, batch: int) -> None:
+    parts = even_batches(np.arange(n), batch)
+    assert [int(r) for p in parts for r in p] == list(range(n))
+    sizes = {len(p) for p in parts}
+    assert not sizes or (max(sizes) <= batch and max(sizes) - min(sizes) <= 1)
 
 
 def test_shift_and_flip_moves_within_the_padding() -> None:
