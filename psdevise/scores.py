@@ -1,12 +1,14 @@
-"""hit@k, hierarchical precision, generalised zero-shot, intervals: arrays in, figures out.
+"""hit@k, hierarchical precision, generalised zero-shot, MAP@100, intervals: arrays in, figures out.
 
-`scores` is float [n, m]: n pictures against m candidates, higher is better. Per-picture results are arrays,
-so that means, intervals and paired comparisons are all made from the same.
+`scores` is float [n, m]: n pictures against m candidates, higher is better, −inf what cannot be named.
+Per-picture results are arrays, so that means, intervals and paired comparisons are all made from the same.
+Equal scores count against us everywhere but in `expected_hits`; call `level` first where candidates share
+vectors, because a matrix product may give equal columns scores that differ in the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +16,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float32]
 RESAMPLES = 1000
+BLOCK = 1 << 23  # scores looked at together where a copy is needed, so that memory stays bounded
 
 
 class Interval(NamedTuple):
@@ -27,46 +31,92 @@ class Interval(NamedTuple):
 
 
 def top_k(scores: Scores, k: int) -> Ints:
-    """Indices [n, min(k, m)] of the highest scores, best first; ties in candidate order."""
-    k = min(k, scores.shape[1])
-    return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
+    """Indices [n, min(k, m)] of the highest scores, best first; ties in candidate order, NaN last."""
+    n, m = scores.shape
+    k = min(k, m)
+    best = np.empty((n, k), np.int64)
+    for rows in _blocks(n, m):
+        block = np.where(np.isnan(scores[rows]), -np.inf, scores[rows])
+        kth = np.partition(block, m - k, axis=1)[:, m - k, None]
+        above, at = block > kth, block == kth
+        free = k - above.sum(axis=1, keepdims=True)
+        kept = above | (at & (np.cumsum(at, axis=1, dtype=np.int32) <= free))
+        found = np.nonzero(kept)[1].reshape(-1, k)
+        order = np.argsort(-np.take_along_axis(block, found, axis=1), axis=1, kind="stable")
+        best[rows] = np.take_along_axis(found, order, axis=1)
+    return best
 
 
 def ranks(scores: Scores, true: Ints) -> Ints:
     """How many candidates stand at or above each picture's true one, itself not counted [n]: ties count
     against us. true: index of the true candidate [n]."""
-    own = scores[np.arange(len(true)), true][:, None]
-    return (scores >= own).sum(axis=1).astype(np.int64) - 1
+    return (scores >= _own(scores, true)).sum(axis=1).astype(np.int64) - 1
 
 
 def hits(scores: Scores, true: Ints, k: int) -> Floats:
     """hit@k per picture: 1 if the true candidate is among the k best, also with every tie lost; a
     candidate that the system cannot name (−inf) is never hit."""
-    named = np.isfinite(scores[np.arange(len(true)), true])
+    named = np.isfinite(_own(scores, true)[:, 0])
     return ((ranks(scores, true) < k) & named).astype(np.float64)
 
 
 def expected_hits(scores: Scores, true: Ints, k: int) -> Floats:
     """hit@k per picture in expectation over a random order of equal scores."""
-    own = scores[np.arange(len(true)), true][:, None]
+    own = _own(scores, true)
     above = (scores > own).sum(axis=1)
-    equal = (scores == own).sum(axis=1)
+    equal = np.maximum((scores == own).sum(axis=1), 1)
     return np.clip((k - above) / equal, 0.0, 1.0) * np.isfinite(own[:, 0])
 
 
+def tie_groups(vectors: npt.NDArray[np.float32]) -> Ints:
+    """A group number for each row [m]; rows that are equal share it."""
+    rows = np.ascontiguousarray(vectors + np.float32(0))  # −0 becomes 0: equal rows have equal bytes
+    whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).reshape(-1)
+    return np.unique(whole, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def tied(groups: Ints) -> int:
+    """How many candidates share their vector with another."""
+    return int((np.bincount(groups)[groups] > 1).sum())
+
+
+def level(scores: Scores, groups: Ints) -> Scores:
+    """Each candidate's score replaced by its tie group's highest: equal vectors tie exactly."""
+    order = np.argsort(groups, kind="stable")
+    distinct, starts = np.unique(groups[order], return_index=True)
+    if len(distinct) == len(groups):
+        return scores
+    return np.maximum.reduceat(scores[:, order], starts, axis=1)[:, np.searchsorted(distinct, groups)]
+
+
+def hit_ceiling(groups: Ints, true: Ints, k: int, expected: bool = False) -> float:
+    """The best mean hit@k that the tie groups [m] leave: all ties lost, or in expectation over their order."""
+    size = np.bincount(groups)[groups[true]]
+    return float((np.minimum(k / size, 1.0) if expected else size <= k).mean())
+
+
 def hierarchical_precision(scores: Scores, correct: Sequence[Ints], true: Ints, k: int) -> Floats:
-    """hp@k per picture: |top-k ∩ C_k(label)| / k (Frome et al. 2013, section 4.1 and supplement).
+    """hp@k per picture: |top-k ∩ C_k(label)| / k (Frome et al. 2013, section 4.1 and supplement); among
+    equal scores the wrong candidates come first, so that hp@1 = hit@1.
 
     Args:
         correct: for each label, C_k as indices into the candidates; labels outside them left out.
         true: each picture's label, an index into `correct`.
     """
-    best = top_k(scores, k)
-    member = np.zeros((len(correct), scores.shape[1]), bool)
-    for label, indices in enumerate(correct):
-        member[label, indices] = True
-    named = np.isfinite(np.take_along_axis(scores, best, axis=1))
-    return (member[true[:, None], best] & named).sum(axis=1) / k
+    n, m = scores.shape
+    found, kept = np.empty(n), min(k, m)
+    for rows in _blocks(n, m):
+        block = np.where(np.isnan(scores[rows]), -np.inf, scores[rows])
+        kth = np.partition(block, m - kept, axis=1)[:, m - kept, None]
+        lists = [correct[label] for label in true[rows]]
+        row = np.repeat(np.arange(len(lists)), [len(c) for c in lists])
+        own = block[row, np.concatenate(lists)]
+        right_above = np.bincount(row, own > kth[row, 0], len(lists))
+        right_at = np.bincount(row, own == kth[row, 0], len(lists))
+        free = kept - (block > kth).sum(axis=1)
+        wrong_at = (block == kth).sum(axis=1) - right_at
+        found[rows] = right_above + (kth[:, 0] > -np.inf) * np.maximum(free - wrong_at, 0)
+    return found / k
 
 
 def hp_ceiling(correct: Sequence[Ints], true: Ints, k: int, candidates: int) -> float:
@@ -81,31 +131,23 @@ def hp_chance(correct: Sequence[Ints], true: Ints, k: int, candidates: int) -> f
     return float((sizes[true] / candidates * min(k, candidates) / k).mean())
 
 
+def class_balanced(per_picture: Floats, true: Ints) -> Floats:
+    """Per-picture values [n] weighted so that their mean is the mean over classes: for `bootstrap`, `paired`."""
+    _, position, counts = np.unique(true, return_inverse=True, return_counts=True)
+    return per_picture * (len(true) / (len(counts) * counts[position]))
+
+
 def class_mean(per_picture: Floats, true: Ints) -> float:
     """The mean over classes of each class's mean, as the GBU benchmark reports."""
-    return float(np.mean([per_picture[true == c].mean() for c in np.unique(true)]))
-
-
-def tie_groups(vectors: npt.NDArray[np.float32]) -> Ints:
-    """A group number for each row [m]; rows that are equal share it."""
-    return np.unique(vectors, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def tied(groups: Ints) -> int:
-    """How many candidates share their vector with another."""
-    return int((np.bincount(groups)[groups] > 1).sum())
+    return float(class_balanced(per_picture, true).mean())
 
 
 def bootstrap(per_picture: Floats, seed: int = 0) -> Interval:
-    """The mean with its 95 % percentile interval over resampled pictures."""
+    """The mean with its 95 % percentile interval over resampled pictures (or class splits)."""
     values = np.asarray(per_picture, np.float64)
     if not len(values):
         return Interval(float("nan"), float("nan"), float("nan"))
-    means = _resampled_means(values, seed)
-    low, high = np.percentile(means, [2.5, 97.5])
-    mean = float(values.mean())
-    # Summed in another order, equal values may differ in the last bit: an interval holds its own mean.
-    return Interval(mean, min(mean, float(low)), max(mean, float(high)))
+    return _interval(float(values.mean()), _resampled_means(values, np.random.default_rng(seed)))
 
 
 def paired(a: Floats, b: Floats, seed: int = 0) -> Interval:
@@ -113,14 +155,18 @@ def paired(a: Floats, b: Floats, seed: int = 0) -> Interval:
     return bootstrap(np.asarray(a, np.float64) - np.asarray(b, np.float64), seed)
 
 
-def _resampled_means(values: Floats, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
+def _interval(value: float, resampled: Floats) -> Interval:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    # Summed in another order, equal values may differ in the last bit: an interval holds its own mean.
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def _resampled_means(values: Floats, rng: np.random.Generator) -> Floats:
     n = len(values)
     # Equal values are drawn together: a multinomial over the few distinct ones instead of n indices.
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= 64:
-        drawn = rng.multinomial(n, counts / n, size=RESAMPLES)
-        return np.asarray(drawn @ distinct / n, np.float64)
+        return np.asarray(rng.multinomial(n, counts / n, size=RESAMPLES) @ distinct / n, np.float64)
     return np.array([values[rng.integers(0, n, n)].mean() for _ in range(RESAMPLES)])
 
 
@@ -129,73 +175,124 @@ def harmonic(seen: float, unseen: float) -> float:
     return 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)
 
 
+def bootstrap_harmonic(seen: Floats, unseen: Floats, seed: int = 0) -> Interval:
+    """Harmonic mean of two groups' means, seen and unseen pictures resampled each by themselves."""
+    if not len(seen) or not len(unseen):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    draws = zip(_resampled_means(seen, rng), _resampled_means(unseen, rng), strict=True)
+    resampled = np.array([harmonic(float(s), float(u)) for s, u in draws])
+    return _interval(harmonic(float(seen.mean()), float(unseen.mean())), resampled)
+
+
 class Calibration(NamedTuple):
-    """Per bias (subtracted from seen candidates' scores): accuracy on seen and on unseen pictures."""
+    """Per bias (subtracted from seen candidates' scores, ascending): accuracy on seen and on unseen pictures;
+    the area under the whole seen-unseen curve (AUSUC, Chao et al. 2016), of which some points are kept here.
+    """
 
     bias: Floats
     seen: Floats
     unseen: Floats
-
-    @property
-    def area(self) -> float:
-        """Area under the seen-unseen curve (AUSUC, Chao et al. 2016)."""
-        order = np.lexsort((-self.seen, self.unseen))
-        return float(np.trapezoid(self.seen[order], self.unseen[order]))
+    area: float
 
     def best_bias(self) -> float:
-        """The bias of the highest harmonic mean."""
-        scores = [harmonic(float(s), float(u)) for s, u in zip(self.seen, self.unseen, strict=True)]
-        return float(self.bias[int(np.argmax(scores))])
+        """The bias of the highest harmonic mean; among several the one nearest to none."""
+        means = [harmonic(float(s), float(u)) for s, u in zip(self.seen, self.unseen, strict=True)]
+        return float(self.bias[np.lexsort((np.abs(self.bias), -np.array(means)))[0]])
 
 
-def calibration(scores: Scores, true: Ints, is_seen: npt.NDArray[np.bool_], steps: int = 201) -> Calibration:
-    """Generalised zero-shot accuracy (hit@1 among all candidates) over biases.
+def calibration(scores: Scores, true: Ints, is_seen: Bools, steps: int = 201) -> Calibration:
+    """Generalised zero-shot accuracy (hit@1 among all candidates, ties lost) over biases.
 
     Args:
         true: index of each picture's candidate [n].
         is_seen: bool [m], which candidates were trained on; pictures are seen where their candidate is.
+        steps: points of the curve to keep, evenly spaced in rank; 0 is always among them.
     """
-    best_seen = np.where(is_seen, scores, -np.inf).max(axis=1)
-    best_unseen = np.where(is_seen, -np.inf, scores).max(axis=1)
-    gap = best_seen - best_unseen  # a seen class wins while the bias is below this
-    own = scores[np.arange(len(true)), true]
-    seen_picture = is_seen[true]
-    right_among = np.where(seen_picture, own >= best_seen, own >= best_unseen)
-    finite = gap[np.isfinite(gap)]
-    span = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    bias = np.linspace(span[0] - 1e-6, span[1] + 1e-6, steps)
-    bias = np.unique(np.append(bias, 0.0))
-    wins_seen = gap[None, :] > bias[:, None]
-    seen = (wins_seen & right_among & seen_picture).sum(axis=1) / max(1, seen_picture.sum())
-    unseen = (~wins_seen & right_among & ~seen_picture).sum(axis=1) / max(1, (~seen_picture).sum())
-    return Calibration(bias, seen, unseen)
+    rows = np.arange(len(true))
+    own = scores[rows, true].astype(np.float64)
+    others = scores.copy()
+    others[rows, true] = -np.inf
+    rival_seen = others.max(axis=1, where=is_seen, initial=-np.inf)
+    rival_unseen = others.max(axis=1, where=~is_seen, initial=-np.inf)
+    picture_seen = is_seen[true]
+    # A seen picture is right while the bias is below its limit, an unseen one while above; or it never is.
+    may = np.where(picture_seen, own > rival_seen, own > rival_unseen)
+    s, u = may & picture_seen, may & ~picture_seen
+    below, above = np.sort(own[s] - rival_unseen[s]), np.sort(rival_seen[u] - own[u])
+    limits = np.unique(np.concatenate([below, above]))
+    limits = limits[np.isfinite(limits)] if np.isfinite(limits).any() else np.zeros(1)
+    reach = max(1.0, float(np.abs(limits).max())) * 1e-3
+    between = np.concatenate([[limits[0] - reach], (limits[1:] + limits[:-1]) / 2, [limits[-1] + reach]])
+
+    def at(bias: Floats) -> tuple[Floats, Floats]:
+        seen = (len(below) - np.searchsorted(below, bias, "right")) / max(1, int(picture_seen.sum()))
+        return seen, np.searchsorted(above, bias, "left") / max(1, int((~picture_seen).sum()))
+
+    kept = np.linspace(0, len(between) - 1, min(steps, len(between))).round().astype(np.int64)
+    bias = np.union1d(between[kept], 0.0)
+    return Calibration(bias, *at(bias), area=float(np.trapezoid(*at(between))))
 
 
-def map_at_100(
-    scores: Scores, relevant: npt.NDArray[np.bool_], reading: str = "by_class", weights: Floats | None = None
-) -> float:
+def map_at_100(scores: Scores, relevant: Bools, reading: str = "by_class", weights: Floats | None = None) -> float:
     """Chollet 2016's MAP@100: the mean over classes of the mean over k = 1 … 100 of P(k, class), times a
     class weight.
 
     by_class: P = precision of the class's k highest-scored pictures; by_image: among the pictures whose
-    top-k labels contain the class, the share that truly have it, 0 if none.
+    top-k labels contain the class, the share that truly have it, 0 if none. Ties stand in given order.
 
     Args:
         relevant: bool [n, m], which picture has which class.
     """
-    n, m = scores.shape
+    m = scores.shape[1]
     weights = np.ones(m) if weights is None else weights
     if reading == "by_class":
-        k = min(100, n)
-        order = np.argsort(-scores, axis=0, kind="stable")[:k]
-        found = np.take_along_axis(relevant, order, axis=0).cumsum(axis=0)
-        precision = found / np.arange(1, k + 1)[:, None]
-        return float((precision.sum(axis=0) / 100 * weights).mean())
-    position = np.empty((n, m), np.int64)
-    np.put_along_axis(position, np.argsort(-scores, axis=1, kind="stable"), np.arange(m)[None, :], axis=1)
-    total = np.zeros(m)
-    for k in range(1, 101):
-        listed = position < k
-        count = listed.sum(axis=0)
-        total += np.where(count > 0, (listed & relevant).sum(axis=0) / np.maximum(count, 1), 0.0)
-    return float((total / 100 * weights).mean())
+        order = top_k(np.ascontiguousarray(scores.T), 100)
+        found = relevant[order, np.arange(m)[:, None]].cumsum(axis=1)
+        return float(((found / np.arange(1, order.shape[1] + 1)).sum(axis=1) / 100 * weights).mean())
+    best = top_k(scores, 100)
+    place = best * 100 + np.arange(best.shape[1])
+    true = np.take_along_axis(relevant, best, axis=1)
+    listed = np.bincount(place.reshape(-1), minlength=m * 100).reshape(m, 100).cumsum(axis=1)
+    right = np.bincount(place.reshape(-1), true.reshape(-1), m * 100).reshape(m, 100).cumsum(axis=1)
+    return float(((right / np.maximum(listed, 1)).sum(axis=1) / 100 * weights).mean())
+
+
+def map_ceiling(relevant: Bools, reading: str = "by_class", weights: Floats | None = None) -> float:
+    """What MAP@100 cannot exceed.
+
+    by_class: min(k, n_c) / k for a class of n_c pictures. by_image: a picture lists k labels but has only
+    |L| of them, so Σ max(0, k − |L|) listings are wrong; a wrong one costs its class at least w_c / n, and
+    a class takes at most n − n_c of them. This is a bound, met at k = 1 and k = m, elsewhere up to 1/m high.
+    """
+    n, m = relevant.shape
+    weights = np.ones(m) if weights is None else weights
+    have = relevant.sum(axis=0)
+    if reading == "by_class":
+        k = np.arange(1, min(100, n) + 1)
+        return float(((np.minimum(k, have[:, None]) / k).sum(axis=1) / 100 * weights).mean())
+    weights = weights * (have > 0)
+    cheapest = np.argsort(weights, kind="stable")
+    room = np.append(0, (n - have)[cheapest].cumsum())
+    cost = np.append(0, ((n - have) * weights)[cheapest].cumsum()) / n
+    wrong = [np.maximum(min(k, m) - relevant.sum(axis=1), 0).sum() for k in range(1, 101)]
+    return float((weights.sum() - np.interp(wrong, room, cost)).mean() / m)
+
+
+def map_chance(relevant: Bools, reading: str = "by_class", weights: Floats | None = None) -> float:
+    """MAP@100 of random scores in expectation: a class's share of the pictures, times (by_image) how often
+    any picture lists it, 1 − (1 − k/m)^n; by_class 0 for k above n."""
+    n, m = relevant.shape
+    weights = np.ones(m) if weights is None else weights
+    k = np.arange(1, 101)
+    some = k <= n if reading == "by_class" else 1 - (1 - np.minimum(k, m) / m) ** n
+    return float((relevant.mean(axis=0) * weights).mean() * some.mean())
+
+
+def _own(scores: Scores, true: Ints) -> Scores:
+    return scores[np.arange(len(true)), true][:, None]
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, BLOCK // max(columns, 1))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

@@ -8,8 +8,7 @@ until |C| ≥ k.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +28,14 @@ class Hierarchy:
 
     def __init__(self, edges: Sequence[tuple[str, str]], where: str = "is-a graph") -> None:
         self.edges = tuple(sorted(set(edges)))
+        self._where = where
         self._neighbours: dict[str, list[str]] = {}
         self.parents: dict[str, list[str]] = {}
         for child, parent in self.edges:
             self.parents.setdefault(child, []).append(parent)
             self._neighbours.setdefault(child, []).append(parent)
             self._neighbours.setdefault(parent, []).append(child)
-        self._refuse_cycles(where)
+        self._refuse_cycles()
 
     @staticmethod
     def read(path: str) -> Hierarchy:
@@ -54,33 +54,28 @@ class Hierarchy:
         """Parents and children."""
         return self._neighbours.get(node, [])
 
-    def shells(self, node: str) -> list[list[str]]:
-        """Nodes at undirected distance 0, 1, 2, … from `node`."""
-        distance = {node: 0}
-        shells = [[node]]
-        queue = deque([node])
-        while queue:
-            current = queue.popleft()
-            for other in self._neighbours.get(current, ()):
-                if other not in distance:
-                    distance[other] = distance[current] + 1
-                    if len(shells) <= distance[other]:
-                        shells.append([])
-                    shells[distance[other]].append(other)
-                    queue.append(other)
-        return shells
+    def shells(self, node: str) -> Iterator[list[str]]:
+        """Nodes at undirected distance 0, 1, 2, … from `node`, a shell at a time: whoever has enough stops."""
+        reached, shell = {node}, [node]
+        while shell:
+            yield shell
+            further = dict.fromkeys(other for near in shell for other in self._neighbours.get(near, ()))
+            shell = [other for other in further if other not in reached]
+            reached.update(shell)
 
     def correct_lists(self, labels: Sequence[str], valid: Sequence[str], k: int) -> list[npt.NDArray[np.int64]]:
         """C_k of each label as sorted indices into `valid`.
 
         Raises:
-            LabelError: a label is not in the graph.
+            LabelError: a label is not in the graph, or k is not positive.
         """
+        if k < 1:
+            raise LabelError(f"k is {k}: it must be at least 1")
         index: Mapping[str, list[int]] = _positions(valid)
         lists = []
         for label in labels:
             if label not in self._neighbours:
-                raise LabelError(f"{label!r} is not in the is-a graph")
+                raise LabelError(f"{label!r} is not in the is-a graph", where=self._where)
             found: list[int] = []
             for shell in self.shells(label):
                 found += [i for node in shell for i in index.get(node, ())]
@@ -89,7 +84,7 @@ class Hierarchy:
             lists.append(np.array(sorted(found), np.int64))
         return lists
 
-    def _refuse_cycles(self, where: str) -> None:
+    def _refuse_cycles(self) -> None:
         waiting = {node: len(self.parents.get(node, ())) for node in self._neighbours}
         children: dict[str, list[str]] = {}
         for child, parent in self.edges:
@@ -105,7 +100,7 @@ class Hierarchy:
                     free.append(child)
         if removed < len(waiting):
             rest = next(node for node, n in waiting.items() if n > 0)
-            raise LabelError(f"a cycle through {rest!r}", where=where, mend="is-a must not lead back to itself")
+            raise LabelError(f"a cycle through {rest!r}", where=self._where, mend="is-a must not lead back to itself")
 
 
 def _positions(valid: Sequence[str]) -> dict[str, list[int]]:

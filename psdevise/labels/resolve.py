@@ -1,17 +1,16 @@
 """The vocabulary doctor: for every label, how it got its vector. Never a silent zero.
 
 In this order: the label's exact phrase, its first listed term, another synonym, the mean of its words, the
-mean of its neighbours in the is-a graph. What the policy does not allow stops the run, with the nearest
-candidates named.
+mean of its neighbours in the is-a graph. A term whose vector is all zeros counts as having none. What the
+policy does not allow stops the run, with the nearest candidates named.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +44,9 @@ class Resolution:
     count: int
 
 
+Found = tuple[npt.NDArray[np.float32], Resolution]
+
+
 def resolve(
     space: LabelSpace,
     vectors: WordVectors,
@@ -60,17 +62,15 @@ def resolve(
     Raises:
         LabelError: labels without a vector, each with its nearest candidates.
     """
-    found: dict[str, tuple[npt.NDArray[np.float32], Resolution]] = {}
+    found: dict[str, Found] = {}
     for name in space.names:
         own = _own_term(name, space, vectors, options, cut)
         if own is None and options.fallback != "stop":
-            own = _mean_of_words(name, space, vectors, cut)
+            own = _mean_of_words(name, space, vectors, options, cut)
         if own is not None:
             found[name] = own
     if options.fallback == "neighbours" and hierarchy is not None:
-        for name in [n for n in space.names if n not in found]:
-            if (near := _mean_of_neighbours(name, space, found, hierarchy)) is not None:
-                found[name] = near
+        found |= _means_of_neighbours(space, found, hierarchy)
     missing = [name for name in space.names if name not in found]
     if missing:
         lines = "; ".join(
@@ -85,8 +85,9 @@ def resolve(
 
 
 def summary(rows: list[Resolution]) -> dict[str, int]:
-    """How many labels were found each way."""
-    return dict(Counter(row.how for row in rows))
+    """How many labels were found each way, in the order of the ways."""
+    counts = {how: sum(row.how == how for row in rows) for how in get_args(How)}
+    return {how: count for how, count in counts.items() if count}
 
 
 def candidates(name: str, vectors: WordVectors, k: int = 3) -> list[str]:
@@ -94,46 +95,57 @@ def candidates(name: str, vectors: WordVectors, k: int = 3) -> list[str]:
     words = set(name.lower().split())
     holding = [t for t in vectors.terms if " " in t and words.intersection(t.split())]
     alike = difflib.get_close_matches(name.lower(), vectors.terms[:50_000], n=k, cutoff=0.7)
-    return list(dict.fromkeys([*alike, *holding]))[:k]
+    return [t for t in dict.fromkeys([*alike, *holding]) if vectors.vector(t).any()][:k]
+
+
+def _usable(term: str, vectors: WordVectors, options: ResolveOptions) -> bool:
+    """A term with a vector, seen often enough, that points somewhere."""
+    if term not in vectors or (vectors.counts is not None and vectors.count(term) < options.min_count):
+        return False
+    return bool(vectors.vector(term).any())
 
 
 def _own_term(
     name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
-) -> tuple[npt.NDArray[np.float32], Resolution] | None:
-    for position, phrase in enumerate(space.terms[name]):
+) -> Found | None:
+    listed = [phrase for phrase in space.terms[name] if phrase != name]
+    for phrase in space.terms[name]:
         term = cut(phrase)
-        trusted = term in vectors and (vectors.counts is None or vectors.count(term) >= options.min_count)
-        if trusted:
-            hows: tuple[How, ...] = ("exact phrase", "first term", "synonym")
-            return vectors.vector(term), Resolution(name, hows[min(position, 2)], term, vectors.count(term))
+        if _usable(term, vectors, options):
+            how: How = "exact phrase" if phrase == name else "first term" if phrase == listed[0] else "synonym"
+            return vectors.vector(term), Resolution(name, how, term, vectors.count(term))
     return None
 
 
 def _mean_of_words(
-    name: str, space: LabelSpace, vectors: WordVectors, cut: Callable[[str], str]
-) -> tuple[npt.NDArray[np.float32], Resolution] | None:
+    name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
+) -> Found | None:
     for phrase in space.terms[name]:
-        known = [w for w in cut(phrase).split() if w in vectors]
+        known = [w for w in cut(phrase).split() if _usable(w, vectors, options)]
         if known:
             mean = np.stack([vectors.vector(w) for w in known]).mean(axis=0).astype(np.float32)
-            return mean, Resolution(name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known))
+            if mean.any():
+                return mean, Resolution(name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known))
     return None
 
 
-def _mean_of_neighbours(
-    name: str,
-    space: LabelSpace,
-    found: dict[str, tuple[npt.NDArray[np.float32], Resolution]],
-    hierarchy: Hierarchy,
-) -> tuple[npt.NDArray[np.float32], Resolution] | None:
-    """The nearest shell of the graph that holds labels with vectors of their own."""
-    by_node = {space.wnids[n]: n for n in found if n in space.wnids and found[n][1].how != "graph neighbours"}
-    node = space.wnids.get(name)
-    if node is None or node not in hierarchy:
-        return None
-    for shell in hierarchy.shells(node)[1:]:
-        near = sorted(by_node[n] for n in shell if n in by_node)
-        if near:
+def _means_of_neighbours(space: LabelSpace, found: Mapping[str, Found], hierarchy: Hierarchy) -> dict[str, Found]:
+    """For each label not found, the mean of the nearest shell of the graph that holds labels that are."""
+    by_node: dict[str, list[str]] = {}
+    for name in found:
+        if name in space.wnids:
+            by_node.setdefault(space.wnids[name], []).append(name)
+    means: dict[str, Found] = {}
+    for name in space.names:
+        node = space.wnids.get(name)
+        if name in found or node is None or node not in hierarchy:
+            continue
+        for shell in hierarchy.shells(node):
+            near = sorted(other for at in shell for other in by_node.get(at, ()))
+            if not near:
+                continue
             mean = np.stack([found[n][0] for n in near]).mean(axis=0).astype(np.float32)
-            return mean, Resolution(name, "graph neighbours", " + ".join(near), 0)
-    return None
+            if mean.any():
+                means[name] = mean, Resolution(name, "graph neighbours", " + ".join(near), 0)
+                break
+    return means

@@ -27,22 +27,23 @@ class LabelSpace:
     @staticmethod
     def of(names: Sequence[str], path: str | None = None) -> LabelSpace:
         """Labels with the terms of the TSV at `path` (columns label, wnid, terms); by itself a label's
-        name is its only term. The name itself always comes first.
+        name is its only term. The name itself always comes first. Without a column label the wnids are the
+        labels, as in lists of synsets, and are no terms.
 
         Raises:
             LabelError: a column is missing, a label stands there twice, or a label of the data set does not.
         """
         if path is None:
             return LabelSpace(tuple(names), {n: (n,) for n in names}, {})
-        rows = read_tsv(path, ("label",))
+        named = "label" in columns_of(path) or "wnid" not in columns_of(path)
         terms: dict[str, tuple[str, ...]] = {}
         wnids: dict[str, str] = {}
-        for row in rows:
-            label = row["label"]
+        for row in read_tsv(path, ("label",) if named else ("wnid", "terms")):
+            label = row["label" if named else "wnid"]
             if label in terms:
                 raise LabelError(f"{label!r} stands here twice", where=path)
             listed = [t.strip() for t in (row.get("terms") or "").split(",") if t.strip()]
-            terms[label] = tuple(dict.fromkeys([label, *listed]))
+            terms[label] = tuple(dict.fromkeys([label, *listed] if named else listed))
             if row.get("wnid"):
                 wnids[label] = row["wnid"]
         missing = [n for n in names if n not in terms]
@@ -58,11 +59,17 @@ class LabelSpace:
         return [term for name in self.names for term in self.terms[name]]
 
 
+def columns_of(path: str) -> list[str]:
+    """The header of a tab-separated table."""
+    with io.TextIOWrapper(store.open_read(path), encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\r\n").split("\t")
+
+
 def read_tsv(path: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a tab-separated table with a header.
 
     Raises:
-        LabelError: one of `columns` is missing.
+        LabelError: one of `columns` is missing, or empty in a line (named).
     """
     reader = csv.DictReader(io.StringIO(store.read_text(path)), delimiter="\t", quoting=csv.QUOTE_NONE)
     for column in columns:
@@ -72,4 +79,10 @@ def read_tsv(path: str, columns: Sequence[str]) -> list[dict[str, str]]:
                 where=path,
                 mend=f"tab-separated, with a header: {', '.join(columns)}",
             )
-    return list(reader)
+    rows = []
+    for row in reader:
+        empty = [column for column in columns if not row[column]]
+        if empty:
+            raise LabelError(f"line {reader.line_num} has no {empty[0]}", where=path)
+        rows.append(row)
+    return rows

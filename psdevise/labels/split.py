@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,11 @@ class Split:
         """
         leaked = sorted(set(self.unseen).intersection(trained))
         if leaked:
-            raise LabelError(f"unseen classes were trained on: {', '.join(leaked[:5])}", where=self.name)
+            raise LabelError(
+                f"{len(leaked)} unseen classes were trained on: {', '.join(leaked[:5])}",
+                where=self.name,
+                mend="take them out of the unseen ones, or train without them",
+            )
 
 
 def read_split(names: Sequence[str], path: str | None) -> Split:
@@ -33,22 +38,23 @@ def read_split(names: Sequence[str], path: str | None) -> Split:
     """
     if path is None:
         return Split("all_seen", tuple(names), ())
-    unseen = read_names(path, names)
-    seen = tuple(n for n in names if n not in set(unseen))
+    unseen = set(read_names(path, names))
+    seen = tuple(n for n in names if n not in unseen)
     if len(seen) < 2:
         raise LabelError("fewer than two classes are left to train on", where=path)
     stem = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return Split(stem, seen, tuple(n for n in names if n in set(unseen)))
+    return Split(stem, seen, tuple(n for n in names if n in unseen))
 
 
 def read_names(path: str, names: Sequence[str]) -> list[str]:
     """Class names, one a line; empty lines and those that begin with # are skipped."""
     listed = [line.strip() for line in store.read_text(path).splitlines()]
     listed = [line for line in listed if line and not line.startswith("#")]
-    repeated = sorted({n for n in listed if listed.count(n) > 1})
+    repeated = sorted(n for n, count in Counter(listed).items() if count > 1)
     if repeated:
         raise LabelError(f"repeated: {', '.join(repeated[:5])}", where=path)
-    unknown = [n for n in listed if n not in set(names)]
+    known = set(names)
+    unknown = [n for n in listed if n not in known]
     if unknown:
         raise LabelError(
             f"not a label of the pictures: {', '.join(map(repr, unknown[:5]))}",

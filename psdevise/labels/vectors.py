@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO
@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from psdevise import store
@@ -60,8 +61,15 @@ class WordVectors:
 
     def save(self, path: str) -> None:
         """word2vec format, `.bin` binary, else text; spaces inside a term become underscores, as is
-        usual there, so that gensim's KeyedVectors reads it."""
+        usual there, so that gensim's KeyedVectors reads it.
+
+        Raises:
+            DataError: terms that differ only in that, of which gensim would drop all but the first.
+        """
         binary = path.endswith(".bin")
+        twice = _repeated([term.replace(" ", "_") for term in self.terms])
+        if twice is not None:
+            raise DataError(f"several terms would be written as {twice!r}", where=path)
 
         def write_to(file: IO[bytes]) -> None:
             for line in self._word2vec(binary):
@@ -83,6 +91,8 @@ def load(path: str) -> WordVectors:
     """Vectors from a `.bin` (word2vec binary), `.parquet` (columns label or term, and vector), or a text
     file with word2vec's header line or, as GloVe's, without. Underscores in terms become spaces.
 
+    A term in GloVe's text may hold spaces (its 840B file has some): a line's last values are its vector.
+
     Raises:
         DataError: cut off, a line of another dimension (named), a repeated term, a value that is not finite.
     """
@@ -94,9 +104,7 @@ def load(path: str) -> WordVectors:
         terms, matrix = _text(path)
     if not terms:
         raise DataError("no vectors here", where=path)
-    if len(set(terms)) < len(terms):
-        seen: set[str] = set()
-        twice = next(t for t in terms if t in seen or seen.add(t))  # type: ignore[func-returns-value]
+    if (twice := _repeated(terms)) is not None:
         raise DataError(f"the term {twice!r} stands here twice", where=path)
     if not np.isfinite(matrix).all():
         bad = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
@@ -113,20 +121,32 @@ def _parquet(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     name = next((c for c in ("label", "term") if c in table.column_names), None)
     if name is None or "vector" not in table.column_names:
         raise DataError("needs the columns label and vector", where=path, mend=f"has: {table.column_names}")
-    rows = table.column("vector").to_pylist()
-    dims = {len(r) for r in rows if r is not None}
-    if len(dims) != 1 or any(r is None for r in rows):
+    terms, column = table.column(name).to_pylist(), table.column("vector").combine_chunks()
+    if any(t is None for t in terms) or column.null_count:
+        raise DataError("a row has no label or no vector", where=path)
+    if not isinstance(column, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
+        raise DataError(f"the column vector holds {column.type}, not lists of numbers", where=path)
+    dims = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(dims) > 1:
         raise DataError(f"vectors of different dimensions: {sorted(dims)[:5]}", where=path)
-    return [str(t) for t in table.column(name).to_pylist()], np.array(rows, np.float32)
+    try:
+        matrix = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        raise DataError(f"the vectors are not numbers: {e}", where=path) from e
+    return [str(t) for t in terms], matrix.reshape(len(terms), -1) if terms else np.zeros((0, 0), np.float32)
 
 
 def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     with store.open_read(path) as raw:
         file = io.BufferedReader(raw, 1 << 20)  # type: ignore[type-var]
-        try:
-            n, dim = map(int, file.readline().split())
-        except ValueError as e:
-            raise DataError("no word2vec header", where=path) from e
+        header = file.readline(100).split()
+        if len(header) != 2 or not all(part.isdigit() for part in header):
+            raise DataError("no word2vec header", where=path, mend="text files must not end in .bin")
+        n, dim = map(int, header)
+        begin = file.tell()
+        if file.seek(0, io.SEEK_END) - begin < n * (4 * dim + 1):  # before room is made for what is not there
+            raise DataError(f"cut off: too short for {n} vectors", where=path, mend="fetch the file again")
+        file.seek(begin)
         terms, matrix = [], np.empty((n, dim), np.float32)
         for i in range(n):
             name = bytearray()
@@ -144,26 +164,47 @@ def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
 def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     terms: list[str] = []
     rows: list[npt.NDArray[np.float32]] = []
-    expected = None
+    count = dim = None
     with io.TextIOWrapper(store.open_read(path), encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             parts = line.rstrip().split(" ")
-            if number == 1 and len(parts) == 2:
-                expected = int(parts[0])
+            if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
+                count, dim = map(int, parts)
                 continue
-            if len(parts) < 2:
+            if parts == [""]:
                 continue
+            if dim is None:
+                dim = len(parts) - 1
+            values = parts[-dim:] if 0 < dim < len(parts) else []
+            if not values or any(map(_is_number, parts[1:-dim])):
+                raise DataError(f"line {number} has {len(parts) - 1} values, expected {dim}", where=path)
             try:
-                row = np.array(parts[1:], np.float32)
+                rows.append(np.array(values, np.float32))
             except ValueError as e:
                 raise DataError(f"line {number}: {e}", where=path) from e
-            if rows and len(row) != len(rows[0]):
-                raise DataError(f"line {number} has {len(row)} values, the first has {len(rows[0])}", where=path)
-            terms.append(parts[0].replace("_", " "))
-            rows.append(row)
-    if expected is not None and expected != len(rows):
-        raise DataError(f"cut off: {len(rows)} of {expected} vectors", where=path, mend="fetch the file again")
+            terms.append(" ".join(parts[:-dim]).replace("_", " "))
+    if count is not None and count != len(rows):
+        what = "cut off" if len(rows) < count else "the header says less than there is"
+        raise DataError(f"{what}: {len(rows)} of {count} vectors", where=path, mend="fetch the file again")
     return terms, np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _repeated(terms: Sequence[str]) -> str | None:
+    """The first term that stands there again."""
+    seen: set[str] = set()
+    for term in terms:
+        if term in seen:
+            return term
+        seen.add(term)
+    return None
 
 
 def save_parquet(vectors: WordVectors, path: str) -> None:
