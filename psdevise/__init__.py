@@ -21,6 +21,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
     4  runtime       Ray and in-process hosts: threads, clocks, actors, restarts
     5  orchestrator  phases in order, artifacts, resume
     6  report        results and curves as one HTML page
+       bench         speed and memory beside other systems, in paired rounds
        cli           the command line, a file per verb
 
 From Python: `psdevise.run(config, on_event=None)` trains, `psdevise.load(RUN)` gives a tagger.

@@ -108,5 +108,9 @@ class BadGradient(PushRefused):
     pass
 
 
+class BenchmarkFailed(PsdeviseError):
+    """A benchmark whose own work was not correct: its speed means nothing."""
+
+
 class Interrupted(PsdeviseError):
     exit_code = 130

@@ -33,7 +33,7 @@ ARROWS = {
     "events": {"errors"},
 }
 HOME = {
-    "ray": {"runtime"},
+    "ray": {"runtime", "bench"},
     "prometheus_client": {"monitor"},
     "click": {"cli"},
     "rich": {"cli"},

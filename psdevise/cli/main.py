@@ -24,6 +24,7 @@ VERBS = {
     "predict": ("psdevise.cli.predict", "predict", "Name pictures with any list of terms."),
     "neighbors": ("psdevise.cli.neighbors", "neighbors", "Show the terms nearest to a term."),
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),
+    "bench": ("psdevise.cli.bench", "bench", "Measure speed and memory, beside what it is compared with."),
 }
 
 

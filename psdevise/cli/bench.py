@@ -1,0 +1,76 @@
+"""`psdevise bench`: what the product costs, beside what it is compared with."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from psdevise.bench.table import Context, Row, check, to_plain
+from psdevise.cli.console import console, error_console
+
+# name → one line of help; the module is psdevise.bench.NAME and has run(context) -> list[Row].
+BENCHMARKS: dict[str, str] = {}
+
+
+@click.command(epilog="\b\n" + "\n".join(f"{name:<10} {text}" for name, text in BENCHMARKS.items()))
+@click.argument("name", type=click.Choice(list(BENCHMARKS)), metavar="NAME")
+@click.option("--json", "json_path", metavar="FILE", help="Write the rows as a JSON array of objects.")
+@click.option("--full", is_flag=True, help="The long form: more cases and more systems.")
+@click.option("--images", metavar="PARQUET", help="Real pictures, for the benchmarks that learn from them.")
+@click.option("--text", metavar="FILE", help="Real text, for the benchmarks that learn from it.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+def bench(name: str, json_path: str | None, full: bool, images: str | None, text: str | None, seed: int) -> None:
+    """Measure NAME, each system beside the others in paired rounds, and show medians with their intervals.
+
+    \b
+    psdevise bench worker --json worker.json
+    psdevise bench words --text wikipedia.txt.zst
+    """
+    from psdevise import store
+
+    module = importlib.import_module(f"psdevise.bench.{name}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=error_console, transient=True) as progress:
+        bar = progress.add_task(name, total=None)
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            progress.update(bar, completed=done, total=of, description=what)
+
+        rows: list[Row] = module.run(Context(full, images, text, seed, on_progress))
+    if json_path is not None:
+        store.write_json(json_path, to_plain(rows))
+    console.print(table(name, rows))
+    check(rows)
+
+
+def table(name: str, rows: list[Row]) -> Table:
+    """The rows as a person reads them: a block per case."""
+    found = Table(title=f"psdevise bench {name}", title_justify="left", header_style="bold")
+    for heading in ("case", "system", "metric"):
+        found.add_column(heading)
+    for heading in ("median", "95 % interval", "ratio", "errors"):
+        found.add_column(heading, justify="right")
+    before = ""
+    for row in rows:
+        if before and row.case != before:
+            found.add_section()
+        found.add_row(
+            row.case if row.case != before else "",
+            row.system,
+            f"{row.metric} ({row.unit})" if row.unit not in ("", "1") else row.metric,
+            number(row.value),
+            f"{number(row.low)} – {number(row.high)}",
+            "" if row.ratio is None or row.metric.endswith("_ratio") else f"{row.ratio:.3f} of {row.reference}",
+            str(row.errors),
+            style="red" if row.errors else "",
+        )
+        before = row.case
+    return found
+
+
+def number(value: float) -> str:
+    """Four significant digits, thousands set apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
