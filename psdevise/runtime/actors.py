@@ -1,33 +1,38 @@
 """Shard and worker as Ray actors: thin wrappers that add transport, time and threads.
 
 Shards and the coordinator (`coordinator_actor`, which needs no torch) are synchronous actors: one call at a
-time, in order, so that a pull is never torn. What a shard raises on purpose is returned as a value, because
-Ray's own exceptions mean that a process is gone. `max_task_retries` stays 0: Ray may report a failure after
-success, and the client's own retries carry an identity.
+time, in order, and a shard's lock keeps Ray's calls and those of its own machine's workers (`local`) apart. What a
+shard raises on purpose is returned as a value, because Ray's own exceptions mean that a process is gone.
+`max_task_retries` stays 0: Ray may report a failure after success, and the client's own retries carry an identity.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError
 
 from psdevise import errors
+from psdevise.runtime.local import LocalServer
 from psdevise.runtime.memory import peak_bytes
 from psdevise.runtime.reader import ReadAhead
+from psdevise.runtime.segment import Gradients, SharedMemory, available
+from psdevise.runtime.wire import Wire
 from psdevise.server import snapshot
 from psdevise.server.layout import Layout
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.shard import LagOptions, Shard
 from psdevise.worker.client import Client
 from psdevise.worker.downpour import Downpour, DownpourOptions
-from psdevise.worker.effects import Ask, Call, NextBatch, Open, Pause, Poll, Receive, Report, Send, ShardLost
-from psdevise.worker.replica import Replica
+from psdevise.worker.effects import Ask, NextBatch, Open, Pause, Poll, Receive, Report, Send
+from psdevise.worker.replica import Replica, plain_memory
 from psdevise.worker.task import Task
 
 REPORT_SECONDS = 0.5
@@ -47,33 +52,50 @@ class ShardActor:
         manifest: dict[str, Any],
     ) -> None:
         torch.set_num_threads(1)
-        self._shard = Shard(
-            layout, index, optimizer, incarnation, snapshot.load_for(folder, manifest, layout, index), lag
-        )
+        start, stop = layout.range(index)
+        memory = SharedMemory(stop - start) if available else None
+        state = snapshot.load_for(folder, manifest, layout, index)
+        self._shard = Shard(layout, index, optimizer, incarnation, state, lag, memory)
+        self._lock = threading.Lock()
         self._update_seconds = 0.0
+        self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
+
+    def address(self) -> str | None:
+        """Where workers of this machine reach the shard without Ray."""
+        return None if self._local is None else self._local.address
 
     def call(self, method: str, *arguments: Any) -> Any:
         """pull, push, answer or average; a PsdeviseError is returned, not raised."""
         begin = time.perf_counter()
-        try:
-            return getattr(self._shard, method)(*arguments)
-        except errors.PsdeviseError as e:
-            return e
-        finally:
-            if method == "push":
-                self._update_seconds += time.perf_counter() - begin
+        with self._lock:
+            try:
+                found = getattr(self._shard, method)(*arguments)
+            except errors.PsdeviseError as e:
+                return e
+            if method == "pull":  # Ray serialises it later, without the lock
+                views = {"dense": found.dense, "accumulators": found.accumulators, "buffers": found.buffers}
+                found = replace(found, **{k: None if v is None else v.copy() for k, v in views.items()})
+        if method == "push":
+            self._pushed(time.perf_counter() - begin)
+        return found
 
     def save(self, path: str) -> str:
-        return snapshot.write_shard(path, self._shard.snapshot())
+        with self._lock:
+            state = self._shard.snapshot()
+        return snapshot.write_shard(path, state)
 
     def admit(self, worker: int, incarnation: int) -> None:
-        self._shard.admit(worker, incarnation)
+        with self._lock:
+            self._shard.admit(worker, incarnation)
 
     def amend(self, turn: Any) -> None:
-        self._shard.amend(turn)
+        with self._lock:
+            self._shard.amend(turn)
 
     def stats(self) -> dict[str, Any]:
-        return self._shard.stats() | {
+        with self._lock:
+            stats = self._shard.stats()
+        return stats | {
             "update_seconds": self._update_seconds,
             "peak_bytes": peak_bytes(),
             "pid": os.getpid(),
@@ -81,7 +103,11 @@ class ShardActor:
 
     def dense(self) -> Any:
         """The whole state, for the end of a phase."""
-        return self._shard.snapshot()
+        with self._lock:
+            return self._shard.snapshot()
+
+    def _pushed(self, seconds: float) -> None:
+        self._update_seconds += seconds
 
 
 class WorkerActor:
@@ -110,12 +136,14 @@ class WorkerActor:
         """Runs to the end of the phase; returns this process's peak memory."""
         task = build()
         task.layout = layout
-        replica = Replica(layout, device, accumulators=options.local_step == "adagrad")
+        gradients = Gradients() if available else None
+        allocate = plain_memory if gradients is None else gradients.allocate
+        replica = Replica(layout, device, options.local_step == "adagrad", allocate)
         in_flight = int(options.max_in_flight_mb * 1e6)
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()
         hands = _Hands(
-            _Wire(coordinator, namespace, options.deadline),
+            Wire(coordinator, namespace, gradients, options.deadline),
             coordinator,
             (self._rank, self._incarnation),
             ReadAhead(task, key, read_ahead),
@@ -133,55 +161,10 @@ class WorkerActor:
         return {"peak_bytes": peak_bytes()}
 
 
-class _Wire:
-    """Calls to shards; where a shard was restarted, the coordinator knows its new name."""
-
-    def __init__(self, coordinator: Any, namespace: str, deadline: float) -> None:
-        self._coordinator, self._namespace, self._deadline = coordinator, namespace, deadline
-        self._names: list[str] = ray.get(coordinator.shards.remote(), timeout=deadline)
-        self._handles: dict[int, Any] = {}
-
-    def send(self, calls: tuple[Call, ...]) -> list[Any]:
-        return [self._send(c) for c in calls]
-
-    def receive(self, ticket: list[Any], calls: list[int]) -> list[Any]:
-        try:
-            return list(ray.get(ticket, timeout=self._deadline))
-        except (RayError, TypeError, ValueError):
-            return [self._one(ref, shard) for ref, shard in zip(ticket, calls, strict=True)]
-
-    def _send(self, call: Call) -> Any:
-        try:
-            if call.shard not in self._handles:
-                self._names = ray.get(self._coordinator.shards.remote(), timeout=self._deadline)
-                self._handles[call.shard] = ray.get_actor(self._names[call.shard], self._namespace)
-            return self._handles[call.shard].call.remote(call.method, *call.arguments)
-        except (ValueError, RayActorError) as e:
-            self._handles.pop(call.shard, None)
-            return ShardLost(str(e), where=self._names[call.shard])
-
-    def _one(self, ref: Any, shard: int) -> Any:
-        if isinstance(ref, ShardLost):
-            return ref
-        try:
-            return ray.get(ref, timeout=self._deadline)
-        except GetTimeoutError:
-            return errors.DeadlineExceeded(
-                f"no answer within {self._deadline:g} s",
-                where=self._names[shard],
-                mend="raise downpour.deadline",
-            )
-        except RayTaskError as e:
-            raise e.as_instanceof_cause() from e
-        except RayError as e:
-            self._handles.pop(shard, None)
-            return ShardLost(str(e).splitlines()[0], where=self._names[shard])
-
-
 class _Hands:
     """Serves a worker's effects on Ray, and measures where its time goes."""
 
-    def __init__(self, wire: _Wire, coordinator: Any, who: tuple[int, int], reader: ReadAhead, deadline: float) -> None:
+    def __init__(self, wire: Wire, coordinator: Any, who: tuple[int, int], reader: ReadAhead, deadline: float) -> None:
         self._wire, self._coordinator, self._who, self._reader = wire, coordinator, who, reader
         self._deadline = deadline
         self._counters: dict[str, float] = {}
@@ -209,13 +192,11 @@ class _Hands:
     def _serve(self, effect: Any) -> tuple[str, Any]:
         match effect:
             case Send(calls):
-                return "wire_seconds", (self._wire.send(calls), [c.shard for c in calls])
-            case Receive((ticket, shards)):
-                return "wire_seconds", self._wire.receive(ticket, shards)
-            case Poll((ticket, _)):
-                refs = [r for r in ticket if not isinstance(r, ShardLost)]
-                ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if refs else ([], [])
-                return "wire_seconds", len(ready) == len(refs)
+                return "wire_seconds", self._wire.send(calls)
+            case Receive(ticket):
+                return "wire_seconds", self._wire.receive(ticket)
+            case Poll(ticket):
+                return "wire_seconds", self._wire.ready(ticket)
             case Open(taken):
                 self._reader.open(taken)
                 return "read_seconds", None

@@ -45,13 +45,16 @@ class DenseOptimizer:
 
     Args:
         arena: float32 [n], the shard's range; stepped in place.
+        sums: float32 [n], where Adagrad keeps its sums of squares; zero where nothing is stepped.
 
     Raises:
         ConfigError: torch.optim has no such class, or it does not take the arguments.
     """
 
-    def __init__(self, arena: torch.Tensor, layout: Layout, shard: int, options: OptimizerOptions) -> None:
-        self._arena = arena
+    def __init__(
+        self, arena: torch.Tensor, sums: torch.Tensor, layout: Layout, shard: int, options: OptimizerOptions
+    ) -> None:
+        self._arena, self._sums = arena, sums
         self._segments = [s for s in layout.segments(shard) if not layout.groups[s.group].frozen]
         self._views = [arena[s.start : s.stop].requires_grad_(False) for s in self._segments]
         self._rates = [options.rate * layout.groups[s.group].rate for s in self._segments]
@@ -64,6 +67,11 @@ class DenseOptimizer:
             for s, view, rate in zip(self._segments, self._views, self._rates, strict=True)
         ]
         self._optimizer = _make(groups, options) if groups else None
+        if self._optimizer is not None and options.name == "adagrad":
+            for segment, view in zip(self._segments, self._views, strict=True):
+                part = sums[segment.start : segment.stop]
+                part.copy_(self._optimizer.state[view]["sum"])
+                self._optimizer.state[view]["sum"] = part
 
     def step(self, gradient: torch.Tensor, rate: float) -> None:
         """One update with `gradient` [n] at `rate` times each group's learning rate."""
@@ -78,9 +86,8 @@ class DenseOptimizer:
             view.grad = None
 
     def accumulators(self) -> Array:
-        """Adagrad's sums of squares [n]; zeros where nothing is kept (frozen, or another optimizer)."""
-        tensors, _ = self.state()
-        return tensors.get("sum", np.zeros(self._arena.numel(), np.float32))
+        """Adagrad's sums of squares [n], not copied; zeros where nothing is kept (frozen, another optimizer)."""
+        return self._sums.numpy()
 
     def state(self) -> tuple[dict[str, Array], dict[str, float]]:
         """Optimizer state as arrays in the arena's shape, and its scalars (step counts)."""
@@ -103,7 +110,11 @@ class DenseOptimizer:
         for segment, view in zip(self._segments, self._views, strict=True):
             state = self._optimizer.state[view]
             for key, value in tensors.items():
-                state[key] = torch.from_numpy(value[segment.start : segment.stop].copy())
+                part = torch.from_numpy(value[segment.start : segment.stop])
+                if key in state and torch.is_tensor(state[key]) and state[key].shape == part.shape:
+                    state[key].copy_(part)
+                else:
+                    state[key] = part.clone()
             for key, number in scalars.items():
                 state[key] = torch.tensor(number, dtype=torch.float32)
 

@@ -52,6 +52,14 @@ class Gradient:
         return dense + sum(ids.nbytes + values.nbytes for ids, values in self.rows.values())
 
 
+class Landing(NamedTuple):
+    """Memory of the worker's own that a pull may be copied into at once: its range of the arena, and of the
+    accumulators where it keeps them."""
+
+    dense: Array
+    accumulators: Array | None
+
+
 @dataclass(frozen=True)
 class Pulled:
     """One version of a shard. `dense` is None when the version has not moved. `accumulators` is the

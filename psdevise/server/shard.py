@@ -17,6 +17,7 @@ import torch
 from psdevise.config import option
 from psdevise.errors import BadGradient, StaleIncarnation, UnknownVersion
 from psdevise.server.layout import Layout
+from psdevise.server.memory import Memory
 from psdevise.server.optimizer import DenseOptimizer, OptimizerOptions, TableOptimizer, all_finite
 from psdevise.server.protocol import Ack, Array, Gradient, Identity, Pulled, Rows, Turn, Version
 
@@ -67,6 +68,7 @@ class Shard:
         index: which of `layout.shards` this is.
         incarnation: handed out by the orchestrator; no two lives of a shard share one.
         state: parameters and, from a snapshot, optimizer state and answered pushes; zeros without.
+        memory: where arena and accumulators lie.
     """
 
     def __init__(
@@ -77,18 +79,22 @@ class Shard:
         incarnation: int,
         state: ShardState | None = None,
         lag: LagOptions | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.layout, self.index = layout, index
         self._lag = lag or LagOptions()
+        self._memory = memory or Memory()
         start, stop = layout.range(index)
-        self._arena = np.zeros(stop - start, np.float32)
+        self._memory.begin()
+        self._arena = self._memory.zeros(stop - start)
+        sums = self._memory.zeros(stop - start)
         self._buffers = np.zeros(layout.buffer_size if index == 0 else 0, np.float32)
         self._buffers_of: dict[int, Array] = {}
         self._tables = {
             t.name: TableOptimizer(np.zeros((layout.table_rows(t, index), t.dim), np.float32), optimizer)
             for t in layout.tables
         }
-        self._dense = DenseOptimizer(torch.from_numpy(self._arena), layout, index, optimizer)
+        self._dense = DenseOptimizer(torch.from_numpy(self._arena), torch.from_numpy(sums), layout, index, optimizer)
         self._answered: dict[int, Answered] = {}
         self._held: dict[int, tuple[Identity, Gradient, float]] = {}
         self._turn: Turn | None = None
@@ -97,6 +103,7 @@ class Shard:
         self.lags: Counter[int] = Counter()
         if state is not None:
             self._load(state)
+        self._memory.end(self.version)
 
     # ------------------------------------------------------------------ reading
 
@@ -280,11 +287,13 @@ class Shard:
         return ""
 
     def _apply(self, gradient: Gradient, rate: float) -> None:
+        self._memory.begin()
         if gradient.dense is not None:
             self._dense.step(torch.from_numpy(gradient.dense), rate)
         for name, (ids, values) in gradient.rows.items():
             self._tables[name].step(ids, values, rate)
         self.version = Version(self.version.incarnation, self.version.counter + 1)
+        self._memory.end(self.version)
 
     def _hold(self, gradient: Gradient, identity: Identity, rate: float, turn: Turn) -> Ack:
         if self._turn is None or turn.step > self._turn.step:

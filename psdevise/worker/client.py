@@ -30,6 +30,7 @@ class Pending:
     rate: float
     turn: Turn | None
     examples: int
+    dense: Array | None
     ticket: Ticket = None
     asked: tuple[int, ...] = ()
     refused: bool = False
@@ -86,7 +87,7 @@ class Client:
                 local[shard][name], own[shard][name] = numbers, ids[where]
         with_sums = self._replica.accumulators is not None
         calls = tuple(
-            Call(s, "pull", (local[s] or None, self._versions[s], with_sums, buffers))
+            Call(s, "pull", (local[s] or None, self._versions[s], with_sums, buffers), self._replica.landing(s))
             for s in range(self._layout.shards)
             if self._layout.size or local[s] or self._versions[s] is None
         )
@@ -100,7 +101,8 @@ class Client:
             if isinstance(reply, PsdeviseError):
                 raise reply
             assert isinstance(reply, Pulled)
-            self._replica.install(call.shard, reply, fetching.rows[call.shard])
+            landed = call.into is not None and reply.dense is call.into.dense
+            self._replica.install(call.shard, reply, fetching.rows[call.shard], landed)
             self._versions[call.shard] = reply.version
             self.bytes_pulled += 0 if reply.dense is None else reply.dense.nbytes
             self.bytes_pulled += sum(r.nbytes for r in reply.rows.values())
@@ -122,7 +124,8 @@ class Client:
         """Sends a gradient to all shards that it touches; waits only if too many bytes are in flight.
 
         Args:
-            dense: the whole arena's gradient [size], which must not change afterwards; None without one.
+            dense: the whole arena's gradient [size]; the client gives it back to the replica once it was answered
+                for good, and until then it must not change. None without one.
             rows: table → (global row ids, gradient [n, dim]).
         """
         parts: dict[int, Gradient] = {}
@@ -136,7 +139,7 @@ class Client:
             if dealt[shard] or turn is not None or (own is not None and own.size):
                 parts[shard] = Gradient(own, dealt[shard])
         versions = {s: self._versions[s] or Version(0, 0) for s in parts}
-        pending = Pending(self._sequence, parts, versions, rate, turn, examples)
+        pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense)
         self._sequence += 1
         while self.pending and sum(p.nbytes for p in self.pending) + pending.nbytes > self._max_in_flight:
             yield from self._settle(self.pending[0])
@@ -199,6 +202,8 @@ class Client:
                 waited += RETRY_SECONDS if pending.turn is None else RETRY_SECONDS / 20
                 yield from self._again(pending)
         self.pending.remove(pending)
+        if pending.dense is not None:
+            self._replica.give_back(pending.dense)
         self.last_lag = pending.lag
         if pending.refused:
             self.refused_examples += pending.examples

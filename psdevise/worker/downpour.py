@@ -200,15 +200,16 @@ class Downpour:
     def _compute(self, item: Item, progress: float) -> dict[str, float]:
         replica, options = self._replica, self._options
         rng = generator(*self._key, item.slice.epoch, item.slice.number, item.position, 1)
-        replica.gradient.zero_()
+        replica.open_gradient()
         rows, figures = self._task.gradient(replica, item.batch, rng, progress)
         if not np.isfinite(figures.get("loss", 0.0)):
             raise Diverged("the loss is not finite", mend="lower the learning rate, or raise initial_accumulator")
-        if replica.gradient.numel():
-            if self._accrued is None:
-                self._accrued = replica.gradient.to("cpu", copy=True).numpy()
-            else:
-                self._accrued += replica.gradient.to("cpu").numpy()
+        gradient = replica.take_gradient()
+        if self._accrued is None:
+            self._accrued = gradient
+        elif gradient is not None:
+            self._accrued += gradient
+            replica.give_back(gradient)
         if rows:
             self._accrued_rows.append(rows)
         self._accrued_examples += int(figures.get("examples", 0))

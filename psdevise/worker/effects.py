@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from psdevise.errors import PsdeviseError
 from psdevise.server.ledger import Slice
+from psdevise.server.protocol import Landing
 
 Ticket = Any
 T = TypeVar("T")
@@ -28,11 +29,16 @@ class Replaced(PsdeviseError):
 
 @dataclass(frozen=True)
 class Call:
-    """One method of one shard. Replies are the method's value, or the PsdeviseError it raised."""
+    """One method of one shard. Replies are the method's value, or the PsdeviseError it raised.
+
+    A host that can may copy what a pull brings straight into `into`, while it serves `Receive`, and says so by
+    returning these very arrays; others take no notice of it.
+    """
 
     shard: int
     method: str
     arguments: tuple[Any, ...]
+    into: Landing | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class Task(Protocol):
     def gradient(
         self, replica: Replica, batch: Batch, rng: np.random.Generator, progress: float
     ) -> tuple[TableGradient, Figures]:
-        """Fills `replica.gradient` (the dense part) and returns the tables' part and the step's figures."""
+        """Fills `replica.gradient` (the dense part, whatever it held before; a bound module's backward does so by
+        itself) and returns the tables' part and the step's figures."""
 
     def schedule(self, progress: float) -> float:
         """The multiplier of the learning rate at `progress` from 0 to 1."""
