@@ -39,7 +39,7 @@ from psdevise.worker.effects import Call, ShardLost
 ATTEMPTS = 3
 HOLD_SECONDS = 1.0
 HOLD_SECONDS_PER_FLOAT = 2e-8  # a copy at 200 MB/s
-WAIT_SECONDS = 50e-6
+PATIENCE_SECONDS = 0.02
 _END: Final = object()
 
 
@@ -227,10 +227,10 @@ class LocalLink:
             if accumulators
             else None
         )
+        self._await_pushes()
         for _ in range(0 if rows or buffers else ATTEMPTS):
             if (found := self._view.copy(newer_than, into.dense, sums)) is not None:
                 return _pulled(Pulled(found[0]), found[1], into, sums)
-            time.sleep(WAIT_SECONDS)
         while True:
             pulled = self._reply(self._ask("pull", *call.arguments), end)
             if isinstance(pulled, PsdeviseError):
@@ -241,6 +241,13 @@ class LocalLink:
                 send(self._connection, ("go",))
             if found is not None and found[0] == pulled.version:
                 return _pulled(pulled, moved, into, sums)
+
+    def _await_pushes(self) -> None:
+        """Lets the shard apply this worker's own pushes first, for a little while: they would tear the copy, and
+        belong in it."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self._received < self._sent and self._connection.poll(max(0.0, end - time.monotonic())):
+            self._take()
 
     def _push(self, gradient: Gradient, *rest: Any) -> int:
         dense = gradient.dense

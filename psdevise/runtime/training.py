@@ -26,7 +26,7 @@ from psdevise.server.layout import Layout
 from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 
 
 class OnRay:

@@ -72,8 +72,12 @@ class ModuleTask:
     def gradient(
         self, replica: Replica, batch: Batch, rng: np.random.Generator, progress: float
     ) -> tuple[TableGradient, Figures]:
-        # Dropout and the like draw from torch's generator: seeded per batch, a repeated batch is the same.
-        torch.manual_seed(int(rng.integers(2**31)))
+        # Dropout and the like draw from torch's generator: seeded per batch, a repeated batch is the same. (Not by
+        # torch.manual_seed, which formats a stack trace for every kind of accelerator that is not there.)
+        seed = int(rng.integers(2**31))
+        torch.default_generator.manual_seed(seed)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         batch = _to(batch, self._device)
         half = self._precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16) if half else nullcontext():
