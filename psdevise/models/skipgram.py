@@ -1,32 +1,38 @@
-"""Skip-gram over a block of text, in place on full tables, by gensim's compiled kernel (Mikolov et al. 2013).
+"""Skip-gram over a block of text, in place on full tables (Mikolov et al. 2013), a window at a time.
 
-For each word w of a sentence and each word c inside its window, hierarchical softmax steps along w's
-Huffman path: with h = input[c], v = inner[node] and the path's bit b,
+A word w with neighbours c_1 … c_m inside its window has targets t_1 … t_p with labels y: for hierarchical
+softmax the inner nodes on w's Huffman path, labelled 1 − bit; for negative sampling w itself, labelled 1,
+and sampled words, labelled 0, shared by the whole window. With rows H = input[c] [m, dim] and V = output[t]
+[p, dim], both as they were before the window,
 
-    g = (1 − b − σ(v·h)) · rate,    inner[node] += g h,    input[c] += Σ g v
+    E = y − σ(H Vᵀ) [m, p],    output[t] += step · Eᵀ H,    input[c] += step · E V.
 
-and negative sampling does the same with sampled output words in place of inner nodes. The kernel wants full
-tables indexed by term number and at most 10,000 words a call; it holds no GIL while it computes.
+word2vec makes the same updates pair by pair; by windows they are small matrix products (Ji et al. 2016,
+"Parallelizing Word2Vec in Shared and Distributed Memory"). `step` is the rate, or row-wise Adagrad's
+
+    s ← s + ‖g‖² / dim,    step = rate / (√s + eps)
+
+with one accumulator s per row, from 0, and g the row's term above: Adagrad per update, not per block. The
+accumulators are tables like the others, [rows, 1], so they travel and are added up with the rows they belong to.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from gensim.models.word2vec_inner import train_batch_sg
 
 from psdevise.config import option
 from psdevise.errors import DataError
+from psdevise.models.huffman import huffman
 
-KERNEL_WORDS = 10_000
-LOSS_PAIRS = 200
-Tables = dict[str, npt.NDArray[np.float32]]
-Rows = npt.NDArray[np.int64]
+F = np.float32
+Array = npt.NDArray[np.float32]
+Tables = dict[str, Array]
+Integers = npt.NDArray[np.int64]
+SQUARES = ".squares"  # table → its accumulators' table
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,37 @@ class SkipGramOptions:
         "what is predicted: the Huffman path of a word, or the word among sampled ones",
     )
     negative: int = option(5, "negative_sampling: sampled words for each true one", low=1)
+    step: Literal["adagrad", "sgd"] = option(
+        "adagrad", "a worker's steps inside a block: adagrad (an accumulator per row, shared by all workers) or sgd"
+    )
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sub-sampled sentences, ready for the kernel. `rows`: table → sorted rows it may touch; `words`: raw
-    words that went in; `seed` of the windows; `noise`: cumulative counts of this block's negatives."""
+    """What is left of a block's text after sub-sampling, with all that is random in it drawn.
 
-    sentences: list[list[int]]
-    rows: dict[str, Rows]
+    Attributes:
+        words: words of the text before sub-sampling.
+        rows: table → sorted rows that training reads and may change.
+        terms: int32 [n], the words trained on, sentence after sentence.
+        low, high: word i's neighbours are terms[low[i]:high[i]] but for itself [n].
+        starts, lengths: word i's targets are targets[starts[i]:starts[i] + lengths[i]] [n].
+        targets: int32, rows of the output table; labels: float32, 1 or 0 for each target.
+    """
+
     words: int
-    seed: int
-    noise: npt.NDArray[np.uint32] | None = None
+    rows: dict[str, Integers]
+    terms: npt.NDArray[np.int32]
+    low: Integers
+    high: Integers
+    starts: Integers
+    lengths: Integers
+    targets: npt.NDArray[np.int32]
+    labels: Array
 
 
 class Trained(NamedTuple):
-    """`pairs`: words trained on after sub-sampling; `loss`: an estimate, summed over them, of −log p of a
-    neighbour, from a few hundred neighbours before the block is trained on (gensim's own running loss has
-    the bits of the Huffman code the wrong way round)."""
+    """`pairs` of a word and a neighbour; `loss`: −log p summed over them, estimated from a part of the windows."""
 
     pairs: int
     loss: float
@@ -67,164 +86,114 @@ class SkipGram:
     Args:
         counts: int64 [terms], most frequent first.
 
+    Attributes:
+        tables: name → (rows, dim): `input` [terms], `inner` [terms − 1] or `output` [terms], and with Adagrad their
+            `.squares`.
+
     Raises:
         DataError: fewer than two terms.
     """
 
-    def __init__(self, counts: npt.NDArray[np.int64], options: SkipGramOptions) -> None:
+    def __init__(self, counts: Integers, options: SkipGramOptions) -> None:
         if len(counts) < 2:
             raise DataError("a language model needs at least two terms", where="vocabulary")
-        self._options, self._counts = options, counts
-        terms, dim = len(counts), options.dim
+        # Imported here: numba takes a second, which who only reads options should not pay. A driver makes its model
+        # before its workers do, so the kernel is compiled once and not by each of them in its first step.
+        from psdevise.models import skipgram_kernel
+
+        skipgram_kernel.warm_up()
+        self._train = skipgram_kernel.train
+        self._options = options
         self._keep = keep_probability(counts, options.sample)
-        self.tables = {"input": (terms, dim)}
-        self._work = np.zeros(dim, np.float32)
-        self._hierarchical = options.objective == "hierarchical_softmax"
-        expandos: dict[str, object] = {}
-        if self._hierarchical:
-            self.tables["inner"] = (terms - 1, dim)
-            self._codes, self._points = huffman(counts)
-            expandos = {"code": self._codes, "point": self._points}
-            self._path_lengths = np.array([len(p) for p in self._points])
-            self._path_starts = np.concatenate([[0], np.cumsum(self._path_lengths)])
-            self._paths = np.concatenate(self._points).astype(np.int64)
+        terms, dim = len(counts), options.dim
+        self._output = "inner" if options.objective == "hierarchical_softmax" else "output"
+        if self._output == "inner":
+            self._paths = huffman(counts)
+            self._labels = F(1) - self._paths.bits.astype(F)
         else:
-            self.tables["output"] = (terms, dim)
-            self._noise = counts**0.75 / (counts**0.75).sum()
-        # What the kernel reads of a gensim model; terms are their own keys.
-        self._kernel = SimpleNamespace(
-            hs=int(self._hierarchical),
-            negative=0 if self._hierarchical else options.negative,
-            sample=0,
-            cbow_mean=0,
-            window=options.window,
-            workers=1,
-            shrink_windows=True,
-            running_training_loss=0.0,
-            wv=SimpleNamespace(
-                key_to_index=range(terms),
-                expandos=expandos,
-                vector_size=dim,
-                vectors_lockf=np.ones(1, np.float32),
-            ),
-        )
+            self._noise = np.cumsum(counts.astype(np.float64) ** 0.75)
+        self.tables = {"input": (terms, dim), self._output: (terms - (self._output == "inner"), dim)}
+        if options.step == "adagrad":
+            self.tables |= {name + SQUARES: (rows, 1) for name, (rows, _) in self.tables.items()}
 
     def initial(self, rng: np.random.Generator) -> Tables:
         """word2vec's start: input uniform in ±1/(2 dim), everything else zero."""
-        found = {name: np.zeros(shape, np.float32) for name, shape in self.tables.items()}
-        found["input"] = ((rng.random(self.tables["input"], dtype=np.float32) - 0.5) / self._options.dim).astype(
-            np.float32
-        )
-        return found
+        tables = {name: np.zeros(shape, F) for name, shape in self.tables.items()}
+        values = rng.random(self.tables["input"], dtype=F)
+        values -= F(0.5)
+        values /= F(self._options.dim)
+        return tables | {"input": values}
 
     def prepare(self, sentences: list[npt.NDArray[np.int32]], rng: np.random.Generator) -> Block:
-        """Sub-samples a block's sentences and finds the rows that training on it may touch."""
-        words = sum(map(len, sentences))
-        kept = [s[rng.random(len(s)) < self._keep[s]] for s in sentences]
-        kept = [s for s in kept if len(s) > 1]
-        unique = np.unique(np.concatenate(kept)).astype(np.int64) if kept else np.zeros(0, np.int64)
-        seed = int(rng.integers(2**31))
-        rows = {"input": unique}
-        noise = None
-        if self._hierarchical:
-            rows["inner"] = self._inner_rows(unique)
+        """Sub-samples a block's sentences, draws windows and negatives, and finds the rows they touch."""
+        text = np.concatenate([np.zeros(0, np.int32), *sentences])
+        sentence = np.repeat(np.arange(len(sentences)), [len(s) for s in sentences])
+        kept = rng.random(len(text)) < self._keep[text]
+        sizes = np.bincount(sentence[kept], minlength=len(sentences))
+        kept &= sizes[sentence] > 1  # a word alone has no neighbour
+        terms, sentence = text[kept], sentence[kept]
+        position, window = np.arange(len(terms)), self._options.window
+        reach = window - rng.integers(0, window, len(terms))
+        low = np.maximum(position - reach, np.searchsorted(sentence, sentence, "left"))
+        high = np.minimum(position + reach + 1, np.searchsorted(sentence, sentence, "right"))
+        if self._output == "inner":
+            targets, labels = self._paths.nodes, self._labels
+            starts, lengths = self._paths.starts[terms], self._paths.lengths[terms]
         else:
-            drawn = rng.multinomial(max(10_000, words), self._noise)
-            noise = (drawn.cumsum() * ((2**31 - 1) / drawn.sum())).astype(np.uint32)
-            rows["output"] = np.union1d(unique, np.flatnonzero(drawn)).astype(np.int64)
-        return Block([s.tolist() for s in kept], rows, words, seed, noise)
+            targets, labels, starts, lengths = self._sampled(terms, rng)
+        unique = np.unique(terms).astype(np.int64)
+        rows = {"input": unique, self._output: self._output_rows(unique, targets)}
+        if self._options.step == "adagrad":
+            rows |= {name + SQUARES: ids for name, ids in rows.items()}
+        return Block(len(text), rows, terms, low, high, starts, lengths, targets, labels)
 
     def train(self, tables: Tables, block: Block, rate: float) -> Trained:
-        """Trains in place on `tables` (float32, C order, of the shapes in `self.tables`) at a fixed rate."""
-        kernel = self._kernel
-        kernel.wv.vectors = tables["input"]
-        if self._hierarchical:
-            kernel.syn1 = tables["inner"]
-        else:
-            kernel.syn1neg, kernel.cum_table = tables["output"], block.noise
-        kernel.random = np.random.RandomState(block.seed)
-        loss = self._sampled_loss(tables, block)
-        pairs = 0
-        for call in _calls(block.sentences):
-            pairs += train_batch_sg(kernel, call, rate, self._work, False)
-        return Trained(pairs, loss * pairs)
+        """Trains in place on `tables` (float32, C order, of the shapes in `self.tables`) at a fixed rate; looks only
+        at `block.rows`."""
+        adagrad, none = self._options.step == "adagrad", np.zeros(0, F)
+        pairs, loss = self._train(
+            tables["input"],
+            tables[self._output],
+            tables["input" + SQUARES].reshape(-1) if adagrad else none,
+            tables[self._output + SQUARES].reshape(-1) if adagrad else none,
+            F(rate),
+            block.terms,
+            block.low,
+            block.high,
+            block.starts,
+            block.lengths,
+            block.targets,
+            block.labels,
+            2 * self._options.window,
+            int(block.lengths.max(initial=0)),
+        )
+        return Trained(int(pairs), float(loss))
 
-    def _sampled_loss(self, tables: Tables, block: Block) -> float:
-        """Mean −log p(word | neighbour) over LOSS_PAIRS adjacent pairs; for negative sampling, of the true
-        word alone."""
-        if not block.sentences:
-            return 0.0
-        rng = np.random.default_rng(block.seed)
-        chosen = rng.integers(len(block.sentences), size=LOSS_PAIRS)
-        pairs = [(s := block.sentences[i], int(rng.integers(len(s) - 1))) for i in chosen]
-        words = np.array([s[i] for s, i in pairs])
-        hidden = tables["input"][[s[i + 1] for s, i in pairs]]
-        if not self._hierarchical:
-            score = np.einsum("pd,pd->p", hidden, tables["output"][words])
-            return float(np.logaddexp(0.0, -score).mean())
-        lengths = self._path_lengths[words]
-        paths = np.concatenate([self._points[w] for w in words]).astype(np.int64)
-        bits = np.concatenate([self._codes[w] for w in words]).astype(np.float32)
-        score = np.einsum("nd,nd->n", np.repeat(hidden, lengths, axis=0), tables["inner"][paths])
-        return float(np.logaddexp(0.0, (2 * bits - 1) * score).sum() / len(words))
+    def _sampled(self, terms: npt.NDArray[np.int32], rng: np.random.Generator) -> tuple[Any, Array, Integers, Integers]:
+        """For each word itself and its negatives; a negative that hits the word is left out, as in word2vec."""
+        shape = (len(terms), self._options.negative)
+        drawn = np.searchsorted(self._noise, rng.random(shape) * self._noise[-1], "right")
+        targets = np.concatenate([terms[:, None], drawn], axis=1).astype(np.int32)
+        valid = targets != terms[:, None]
+        valid[:, 0] = True
+        labels = np.broadcast_to(np.arange(targets.shape[1]) == 0, valid.shape)[valid].astype(F)
+        lengths = valid.sum(axis=1)
+        return targets[valid], labels, np.cumsum(lengths) - lengths, lengths
 
-    def _inner_rows(self, unique: Rows) -> Rows:
-        touched = np.zeros(self.tables["inner"][0], bool)
-        lengths = self._path_lengths[unique]
-        starts = self._path_starts[unique]
-        # All paths of the block's words at once: position i of the result lies in the path of its word.
-        offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        touched[self._paths[np.repeat(starts, lengths) + offsets]] = True
+    def _output_rows(self, unique: Integers, targets: npt.NDArray[np.int32]) -> Integers:
+        touched = np.zeros(self.tables[self._output][0], bool)
+        if self._output == "inner":
+            lengths = self._paths.lengths[unique]
+            # All paths of the block's words at once: each place in the result lies in the path of its word.
+            places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            targets = targets[np.repeat(self._paths.starts[unique], lengths) + places]
+        touched[targets] = True
         return np.flatnonzero(touched).astype(np.int64)
 
 
-def keep_probability(counts: npt.NDArray[np.int64], sample: float) -> npt.NDArray[np.float64]:
+def keep_probability(counts: Integers, sample: float) -> npt.NDArray[np.float64]:
     """word2vec's sub-sampling: min(1, (√(f/t) + 1) · t/f) with f a term's share of the corpus, t = `sample`."""
     if sample <= 0:
         return np.ones(len(counts))
     ratio = counts / (sample * counts.sum())
     return np.minimum(1.0, (np.sqrt(ratio) + 1) / ratio)
-
-
-def huffman(
-    counts: npt.NDArray[np.int64],
-) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint32]]]:
-    """Each term's code (bits from the root) and the inner nodes on its path, the root being the highest
-    number, terms − 2, as in word2vec."""
-    terms = len(counts)
-    heap = [(int(n), i) for i, n in enumerate(counts)]
-    heapq.heapify(heap)
-    parent = np.zeros(2 * terms - 1, np.int64)
-    bit = np.zeros(2 * terms - 1, np.uint8)
-    for node in range(terms, 2 * terms - 1):
-        (n1, left), (n2, right) = heapq.heappop(heap), heapq.heappop(heap)
-        parent[left] = parent[right] = node
-        bit[right] = 1
-        heapq.heappush(heap, (n1 + n2, node))
-    root = 2 * terms - 2
-    codes: list[npt.NDArray[np.uint8]] = []
-    points: list[npt.NDArray[np.uint32]] = []
-    for term in range(terms):
-        bits, path, node = [], [], term
-        while node != root:
-            bits.append(bit[node])
-            node = int(parent[node])
-            path.append(node - terms)
-        codes.append(np.array(bits[::-1], np.uint8))
-        points.append(np.array(path[::-1], np.uint32))
-    return codes, points
-
-
-def _calls(sentences: list[list[int]]) -> list[list[list[int]]]:
-    """Sentences grouped into calls of at most KERNEL_WORDS words; a longer one is cut."""
-    calls: list[list[list[int]]] = [[]]
-    words = 0
-    for sentence in sentences:
-        for start in range(0, len(sentence), KERNEL_WORDS):
-            part = sentence[start : start + KERNEL_WORDS]
-            if words + len(part) > KERNEL_WORDS:
-                calls.append([])
-                words = 0
-            calls[-1].append(part)
-            words += len(part)
-    return calls

@@ -52,8 +52,13 @@ class Language:
         trained = fit(self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words")
         vectors = language_phase.word_vectors(vocabulary.terms, counts, trained.parameters)
         vectors.save(store.join(folder, "vectors.bin"))
-        words = Corpus(corpus).rows
-        return {"terms": len(vectors.terms), "dim": vectors.dim, "sentences": words, "audit": trained.audit}
+        return {
+            "terms": len(vectors.terms),
+            "dim": vectors.dim,
+            "sentences": Corpus(corpus).rows,
+            "audit": trained.audit,
+            "accumulators_doubled": language_phase.grown(trained.parameters, options.optimizer),
+        }
 
 
 @dataclass(frozen=True)

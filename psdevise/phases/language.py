@@ -2,28 +2,30 @@
 
 A batch is a block of text. The worker fetches the rows that the block may touch into its replica, trains
 on it in place at the scheduled local rate (Downpour's local steps, with n_push = the block), and pushes
-before − after of the touched rows: as it is for the rule `sum`, divided by the rate as a gradient for the
-others.
+before − after of the touched rows. The rule `sum` adds that up as it is; with `skipgram.step: adagrad` the rows'
+accumulators come and go with them, so all workers step by the same Adagrad. For the other rules the worker's
+steps are plain SGD, and what it pushes is divided by the rate: the block's gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from psdevise.config import option
 from psdevise.data.corpus import Corpus
+from psdevise.errors import ConfigError
 from psdevise.labels.vectors import WordVectors
-from psdevise.models.skipgram import Block, SkipGram, SkipGramOptions
+from psdevise.models.skipgram import SQUARES, Block, SkipGram, SkipGramOptions
 from psdevise.server.layout import Layout, Table
 from psdevise.server.ledger import cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Array, Rows
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import Linear
+from psdevise.worker.module import Constant, Linear
 from psdevise.worker.replica import Replica
 from psdevise.worker.task import Figures, TableGradient, generator
 
@@ -33,7 +35,8 @@ class LanguageOptions:
     vectors: str | None = option(None, "word vectors of your own (word2vec, GloVe or Parquet); null: train them")
     skipgram: SkipGramOptions = option(SkipGramOptions(), "the model")
     epochs: int = option(1, "passes over the text", low=1)
-    rate: float = option(0.025, "learning rate inside a block at the start; it falls linearly", low=0.0)
+    rate: float = option(0.1, "learning rate inside a block; word2vec's for skipgram.step sgd is 0.025", low=0.0)
+    schedule: Literal["constant", "linear"] = option("constant", "the rate stays, or falls linearly to a hundredth")
     block_words: int = option(10_000, "words of a block, between a fetch and a push of rows", low=1)
     slices: int = option(64, "slices of the corpus per pass; at least ten per worker", low=1)
     optimizer: OptimizerOptions = option(OptimizerOptions(table_rule="sum"), "update of the tables on the shards")
@@ -41,6 +44,14 @@ class LanguageOptions:
         DownpourOptions(overlap=False),
         "how workers exchange with shards; a fetch ahead would lack the block's own rows, and overshoot",
     )
+
+    def __post_init__(self) -> None:
+        if self.skipgram.step == "adagrad" and self.optimizer.table_rule != "sum":
+            raise ConfigError(
+                f"the workers' own Adagrad steps are added up, not stepped again by {self.optimizer.table_rule!r}",
+                where="optimizer.table_rule",
+                mend="set optimizer.table_rule: sum, or skipgram.step: sgd with rate: 0.025 and schedule: linear",
+            )
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class LanguageTask:
         self.layout = Layout(tables=tables)
         self.slices: Sequence[tuple[int, int]] = cut(corpus.rows, options.slices)
         self.epochs = options.epochs
-        self._schedule = Linear(floor=1e-2)
+        self._schedule = Linear(floor=1e-2) if options.schedule == "linear" else Constant()
 
     def initial(self) -> Mapping[str, Array]:
         return self.model.initial(generator(self._seed, 0))
@@ -111,3 +122,22 @@ class LanguageTask:
 def word_vectors(terms: tuple[str, ...], counts: tuple[int, ...], parameters: Mapping[str, Array]) -> WordVectors:
     """The trained input table as vectors by term."""
     return WordVectors(terms, parameters["input"], np.asarray(counts, np.int64))
+
+
+def grown(parameters: Mapping[str, Array], options: OptimizerOptions) -> dict[str, float]:
+    """table → the share of its rows whose Adagrad accumulator (mean over the row) more than doubled; empty for SGD.
+
+    Where it is small the initial accumulator is so large that Adagrad is SGD by another name. The workers' own
+    accumulators begin at 0, so that theirs is the share of rows that were trained at all.
+    """
+    found = {}
+    for name, values in parameters.items():
+        if name.startswith("sums."):
+            found[name.removeprefix("sums.")] = _share(values, 2 * options.initial_accumulator)
+        elif name.endswith(SQUARES):
+            found[name.removesuffix(SQUARES)] = _share(values, 0.0)
+    return found
+
+
+def _share(sums: Array, above: float) -> float:
+    return float((sums.mean(axis=1) > above).mean())

@@ -153,10 +153,12 @@ def initial(layout: Layout, named: Mapping[str, Array]) -> list[ShardState]:
 
 
 def gather(layout: Layout, states: list[ShardState]) -> dict[str, Array]:
-    """name → array of all parameters and buffers, from the shards of `layout`."""
+    """name → array of all parameters and buffers, from the shards of `layout`; a table's accumulators, where its
+    rule keeps some, are `sums.NAME`."""
     whole = _join(layout, states)
     named = layout.views(whole["dense"]) | layout.buffer_views(whole["buffers"])
-    return named | {t.name: whole[f"table.{t.name}"] for t in layout.tables}
+    sums = {key: array for key, array in whole.items() if key.startswith("sums.")}
+    return named | {t.name: whole[f"table.{t.name}"] for t in layout.tables} | sums
 
 
 def recut(old: Layout, states: list[ShardState], new: Layout) -> list[ShardState]:
