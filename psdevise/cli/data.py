@@ -57,29 +57,33 @@ def images(source: str, out: str, **options: object) -> None:
 @click.argument("source")
 @click.argument("out")
 @click.option("--column", help="Where SOURCE is a table: its text column.")
-@click.option("--labels", help="File of label terms, one a line; they are merged and kept however rare.")
+@click.option("--labels", multiple=True, help="Label terms (TSV, or one a line): merged, kept however rare.")
 @click.option("--min-count", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--max-terms", type=click.IntRange(2), help="At most so many terms, the most frequent ones.")
 @click.option("--phrases", is_flag=True, help="Also find frequent word pairs (gensim Phrases).")
 @click.option("--tokenizer", default="psdevise.data.tokenizer:words", show_default=True, help="module:function")
 @click.option("--seed", default=0, show_default=True, help="Of the shuffled order of sentences.")
 @click.option("--processes", default=2, show_default=True, type=click.IntRange(1))
-def text(source: str, out: str, column: str | None, labels: str | None, seed: int, **options: object) -> None:
+def text(source: str, out: str, column: str | None, labels: tuple[str, ...], seed: int, **options: object) -> None:
     """Count the terms of SOURCE and write it as encoded sentences into the folder OUT.
 
     SOURCE is plain text, gz, bz2, xz or zst, a table's column, or a Wikipedia XML dump.
 
     \b
     psdevise data text wiki.txt.zst corpus/ --labels classes.txt
-    psdevise data text enwiki-latest-pages-articles.xml.bz2 corpus/
+    psdevise data text enwiki-latest-pages-articles.xml.bz2 corpus/ --phrases --max-terms 1000000
     """
-    from psdevise import config, store
+    from psdevise import config
     from psdevise.data import prepare_text
     from psdevise.data.vocabulary import VocabularyOptions
+    from psdevise.labels.space import LabelSpace
 
     chosen = config.build(VocabularyOptions, options)
-    keep = [line.strip() for line in store.read_text(labels).splitlines() if line.strip()] if labels else []
-    with _bar("lines") as (bar, task):
-        found = prepare_text.prepare(source, out, chosen, keep, column, seed, lambda n: bar.update(task, completed=n))
+    keep = [term for path in labels for term in LabelSpace.read(path).all_terms()]
+    with _bar("words, all passes") as (bar, task):
+        found = prepare_text.prepare(
+            source, out, chosen, keep, column, seed, lambda done, of: bar.update(task, completed=done, total=of)
+        )
     console.print(
         f"{found['words']} words, {found['terms']} terms, {found['sentences']} sentences in {out}"
         + (f"; {found['labels_found']} of {len(keep)} label terms occur" if keep else ""),

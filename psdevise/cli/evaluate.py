@@ -1,4 +1,4 @@
-"""`psdevise evaluate`: a run's results, made anew where something of it has changed."""
+"""`psdevise evaluate`: a run's results, made anew where something of it has changed, or word vectors by themselves."""
 
 from __future__ import annotations
 
@@ -6,13 +6,41 @@ import click
 
 from psdevise.cli.console import console, error_console
 from psdevise.cli.progress import Display
+from psdevise.cli.words import words
 
 
-@click.command()
+class _RunOrWords(click.Group):
+    """`evaluate words VECTORS`; anything else is a run folder (one named `words` is `./words`)."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Its own options are only --help: all others belong to the run.
+        asks_itself = not args or args[0] in self.commands or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if asks_itself else ["run", *args])
+
+
+@click.group(cls=_RunOrWords)
+def evaluate() -> None:
+    """Evaluate the finished run in the folder RUN, or word vectors by themselves.
+
+    \b
+    psdevise evaluate runs/quickstart
+    psdevise evaluate words runs/cifar100 --wordsim wordsim353.tsv --neighbors tiger
+    """
+
+
+evaluate.add_command(words)
+
+
+@evaluate.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override an option, e.g. evaluate.hit_k.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
-def evaluate(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def run(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate the finished run in the folder RUN and print its table; trained phases are taken as they are.
 
     \b

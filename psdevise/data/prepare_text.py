@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from psdevise import store
-from psdevise.data import corpus, vocabulary
+from psdevise.data import corpus, counting
 from psdevise.data.corpus import Sentence
+from psdevise.data.text import Text
 from psdevise.data.vocabulary import Vocabulary, VocabularyOptions
 
 BUFFER_SENTENCES = 20_000
@@ -22,10 +23,14 @@ def prepare(
     keep: list[str],
     column: str | None,
     seed: int,
-    on_progress: Callable[[int], None] = lambda sentences: None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Writes OUT/vocabulary.parquet, OUT/corpus.parquet and, last, OUT/manifest.json; a finished folder of
+    """Writes OUT/vocabulary.parquet, OUT/corpus/part-*.parquet and, last, OUT/manifest.json; a finished folder of
     the same plan is left as it is, and a counted vocabulary is not counted again.
+
+    Args:
+        keep: label terms; `options.keep` is not looked at.
+        on_progress: called with (words seen, words there will be in all passes over the text, an estimate).
 
     Raises:
         DataError: broken text, or no word that is frequent enough.
@@ -35,24 +40,25 @@ def prepare(
         "keep": keep,
         "column": column,
         "seed": seed,
-        "options": vars(options),
+        "options": {k: v for k, v in vars(options).items() if k not in ("processes", "keep")},
     }
-    plan["options"] = {k: v for k, v in vars(options).items() if k != "processes"}
     manifest_path, plan_path = store.join(out, "manifest.json"), store.join(out, "plan.json")
     if store.exists(manifest_path) and store.read_json(manifest_path)["plan"] == plan:
         found: dict[str, Any] = store.read_json(manifest_path)
         return found
     vocabulary_path = store.join(out, "vocabulary.parquet")
-    if store.exists(plan_path) and store.read_json(plan_path) == plan and store.exists(vocabulary_path):
+    text = Text(source, column)
+    counted = store.exists(plan_path) and store.read_json(plan_path) == plan and store.exists(vocabulary_path)
+    watch = _Watch(text, 1 if counted else counting.passes(options) + 1, on_progress)
+    if counted:
         terms = Vocabulary.load(vocabulary_path)
     else:
-        terms = vocabulary.count(source, options, keep, column)
+        terms = counting.count(text, options, keep, watch)
         terms.save(vocabulary_path)
         store.write_json(plan_path, plan)
-    parts = vocabulary.sentences(source, terms, options, column)
     sentences, words = corpus.write(
-        store.join(out, "corpus.parquet"),
-        shuffled(_counted(parts, on_progress), np.random.default_rng([seed, 13])),
+        store.join(out, "corpus"),
+        shuffled(_watched(counting.sentences(text, terms, options), watch), np.random.default_rng([seed, 13])),
     )
     manifest = {
         "plan": plan,
@@ -82,9 +88,19 @@ def shuffled(parts: Iterator[list[Sentence]], rng: np.random.Generator) -> Itera
     yield [held[i] for i in rng.permutation(len(held))]
 
 
-def _counted(parts: Iterator[list[Sentence]], on_progress: Callable[[int], None]) -> Iterator[list[Sentence]]:
-    total = 0
+class _Watch:
+    """Adds up the words of several passes over a text; how many there will be follows from how often it was read."""
+
+    def __init__(self, text: Text, passes: int, on_progress: Callable[[int, int], None]) -> None:
+        self._text, self._passes, self._on_progress, self._words = text, passes, on_progress, 0
+
+    def __call__(self, words: int) -> None:
+        self._words += words
+        share = max(self._text.times, 1e-9) / self._passes
+        self._on_progress(self._words, max(self._words, round(self._words / share)))
+
+
+def _watched(parts: Iterator[list[Sentence]], watch: _Watch) -> Iterator[list[Sentence]]:
     for part in parts:
-        total += len(part)
-        on_progress(total)
+        watch(sum(map(len, part)))
         yield part

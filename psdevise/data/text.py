@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,33 +17,95 @@ from psdevise import store
 from psdevise.errors import DataError
 
 
-def lines(path: str, column: str | None = None) -> Iterator[str]:
-    """Non-empty lines; bytes that are no UTF-8 are replaced by U+FFFD.
+class Text:
+    """The records of a text: non-empty lines or, of a Wikipedia dump, the markup of each article. `plain` makes a
+    record readable, which for markup is most of the work and so is left to whoever reads in parallel.
 
     Args:
         path: .txt, .gz, .bz2, .xz or .zst; .parquet, .csv or .jsonl with `column`; a Wikipedia dump
-            (…articles….xml.bz2) gives one article's words a line.
+            (…articles….xml or .xml.bz2). Bytes that are no UTF-8 are replaced by U+FFFD.
 
-    Raises:
-        DataError: a truncated or broken file, or no such column.
+    Attributes:
+        markup: whether records are Wikipedia's markup.
+        times: how often the file was read: 1.5 in the middle of the second time.
     """
-    name = path.lower()
-    try:
-        if name.endswith((".xml", ".xml.bz2")):
-            yield from _wikipedia(path)
-        elif name.endswith((".parquet", ".csv", ".jsonl")):
-            yield from _column(path, column)
-        else:
-            with io.TextIOWrapper(_decompressed(path), encoding="utf-8", errors="replace") as file:
-                for line in file:
+
+    def __init__(self, path: str, column: str | None = None) -> None:
+        self.path, self._column = path, column
+        self.markup = path.lower().endswith((".xml", ".xml.bz2"))
+        self._raw: Any = None
+        self._size, self._finished = 1, 0
+
+    @property
+    def times(self) -> float:
+        if self._raw is None:
+            return float(self._finished)
+        return self._finished + (1.0 if self._raw.closed else min(1.0, float(self._raw.tell()) / self._size))
+
+    def __iter__(self) -> Iterator[str]:
+        """
+        Raises:
+            DataError: a truncated or broken file, or no such column.
+        """
+        try:
+            with store.open_read(self.path) as self._raw:
+                self._size = max(1, self._raw.seek(0, io.SEEK_END))
+                self._raw.seek(0)
+                if self.markup:
+                    yield from self._articles(self._raw)
+                elif self.path.lower().endswith((".parquet", ".csv", ".jsonl")):
+                    yield from self._cells(self._raw)
+                else:
+                    with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
+                        for line in file:
+                            if stripped := line.strip():
+                                yield stripped
+        except (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, pa.ArrowInvalid) as e:
+            raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
+        self._raw, self._finished = None, self._finished + 1
+
+    def _articles(self, raw: IO[bytes]) -> Iterator[str]:
+        from xml.etree.ElementTree import ParseError
+
+        from gensim.corpora.wikicorpus import extract_pages
+
+        try:
+            for _, markup, _ in extract_pages(_decompressed(self.path, raw), filter_namespaces=("0",)):
+                yield markup
+        except ParseError as e:
+            raise DataError(f"not a whole XML dump: {e}", where=self.path, mend="fetch the file again") from e
+
+    def _cells(self, raw: IO[bytes]) -> Iterator[str]:
+        if self._column is None:
+            raise DataError("a table needs the name of its text column", where=self.path, mend="set data.text_column")
+        for batch in _batches(self.path.lower(), raw):
+            if self._column not in batch.schema.names:
+                mend = f"columns here: {', '.join(batch.schema.names)}"
+                raise DataError(f"no column {self._column!r}", where=self.path, mend=mend)
+            for value in batch.column(self._column).to_pylist():
+                for line in (value or "").splitlines():
                     if stripped := line.strip():
                         yield stripped
-    except (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, pa.ArrowInvalid) as e:
-        raise DataError(f"cut off or broken: {e}", where=path, mend="fetch or make the file again") from e
 
 
-def _decompressed(path: str) -> Any:
-    raw = store.open_read(path)
+def plain(record: str, markup: bool) -> str:
+    """A record as words that a reader sees; of an article on one line."""
+    if not markup:
+        return record
+    from gensim.corpora.wikicorpus import filter_wiki
+
+    return " ".join(filter_wiki(record).split())
+
+
+def lines(path: str, column: str | None = None) -> Iterator[str]:
+    """Non-empty lines of a text, an article of a Wikipedia dump on each."""
+    text = Text(path, column)
+    for record in text:
+        if found := plain(record, text.markup):
+            yield found
+
+
+def _decompressed(path: str, raw: IO[bytes]) -> Any:
     name = path.lower()
     if name.endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)
@@ -58,44 +120,16 @@ def _decompressed(path: str) -> Any:
     return raw
 
 
-def _column(path: str, column: str | None) -> Iterator[str]:
-    if column is None:
-        raise DataError("a table needs the name of its text column", where=path, mend="set data.text_column")
-    if path.lower().endswith(".parquet"):
-        with store.open_read(path) as file:
-            table = pq.ParquetFile(file)
-            _require(column, table.schema_arrow.names, path)
-            for batch in table.iter_batches(columns=[column]):
-                yield from _texts(batch.column(0).to_pylist())
+def _batches(name: str, raw: IO[bytes]) -> Iterator[Any]:
+    if name.endswith(".parquet"):
+        table = pq.ParquetFile(raw)
+        yield pa.RecordBatch.from_pylist([], schema=table.schema_arrow)  # so that an empty table's columns are known
+        yield from table.iter_batches()
         return
     import pyarrow.csv
     import pyarrow.json
 
-    module = pyarrow.csv if path.lower().endswith(".csv") else pyarrow.json
-    with store.open_read(path) as file:
-        whole = module.open_csv(file) if module is pyarrow.csv else [module.read_json(file)]
-        for batch in whole:
-            _require(column, batch.schema.names, path)
-            yield from _texts(batch.column(column).to_pylist())
-
-
-def _texts(values: list[str | None]) -> Iterator[str]:
-    for value in values:
-        for line in (value or "").splitlines():
-            if stripped := line.strip():
-                yield stripped
-
-
-def _wikipedia(path: str) -> Iterator[str]:
-    from gensim.corpora.wikicorpus import extract_pages, filter_wiki
-
-    with store.open_read(path) as raw:
-        file = bz2.BZ2File(raw) if path.lower().endswith(".bz2") else raw
-        for _, text, _ in extract_pages(file, filter_namespaces=("0",)):
-            if found := " ".join(filter_wiki(text).split()):
-                yield found
-
-
-def _require(column: str, names: list[str], path: str) -> None:
-    if column not in names:
-        raise DataError(f"no column {column!r}", where=path, mend=f"columns here: {', '.join(names)}")
+    if name.endswith(".csv"):
+        yield from pyarrow.csv.open_csv(raw)
+    else:
+        yield from pyarrow.json.open_json(raw)

@@ -55,6 +55,16 @@ class LabelSpace:
             )
         return LabelSpace(tuple(names), {n: terms[n] for n in names}, {n: wnids[n] for n in names if n in wnids})
 
+    @staticmethod
+    def read(path: str) -> LabelSpace:
+        """All labels of a TSV as above, or of a plain list, one a line."""
+        header = columns_of(path)
+        if "label" not in header and "wnid" not in header:
+            lines = [line.strip() for line in store.read_text(path).splitlines()]
+            return LabelSpace.of(list(dict.fromkeys(line for line in lines if line)))
+        column = "label" if "label" in header else "wnid"
+        return LabelSpace.of([row[column] for row in read_tsv(path, (column,))], path)
+
     def all_terms(self) -> list[str]:
         return [term for name in self.names for term in self.terms[name]]
 

@@ -36,12 +36,18 @@ class DataOptions:
     text: str | None = option(None, "text: plain, gz, bz2, xz or zst; one paragraph or article a line")
     text_column: str | None = option(None, "where the text is a table: its column")
 
+    @property
+    def has_pictures(self) -> bool:
+        return self.world is not None or bool(self.images.train and self.images.test)
+
     def __post_init__(self) -> None:
-        if self.world is None and not (self.images.train and self.images.test):
+        half = bool(self.images.train) != bool(self.images.test)
+        if half or (self.text is None and not self.has_pictures):
             raise ConfigError(
                 "no pictures",
                 where="images",
-                mend="give images.train and images.test, or world: {} for a drawn world",
+                mend="give images.train and images.test, or world: {} for a drawn world; with data.text alone a run"
+                " trains word vectors",
             )
 
 
@@ -82,6 +88,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ConfigError(f"{self.name!r} is no folder name", where="name")
+        if not self.data.has_pictures and self.language.vectors is not None:
+            raise ConfigError("a run without pictures trains word vectors", where="language.vectors", mend="remove it")
         if self.data.world is None and self.data.text is None and self.language.vectors is None:
             raise ConfigError("no text", where="data.text", mend="give data.text, or language.vectors of your own")
         for where, slices in {

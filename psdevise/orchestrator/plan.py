@@ -2,10 +2,13 @@
 
 world ─► images ──────► visual ─► features ─► joint-* ─► index ─► evaluate
     └──► vocabulary ─► language ─► labels ──────┘
+
+Without pictures a run is vocabulary and language.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +33,8 @@ def plan(options: RunOptions) -> list[Phase]:
     def of(*parts: Any) -> dict[str, Any]:
         return seed | {str(i): config.plain(p) for i, p in enumerate(parts)}
 
+    if not options.data.has_pictures:
+        return _words(options, of)
     phases = []
     source: tuple[str, ...] = ()
     if world:
@@ -55,7 +60,7 @@ def plan(options: RunOptions) -> list[Phase]:
             Phase(
                 "vocabulary",
                 (*source, "images"),
-                lambda: of(replace(options.vocabulary, processes=1), _text(options), options.data.text_column),
+                lambda: of(_vocabulary(options), _text(options), options.data.text_column),
                 prepare.Words(options),
                 "words",
             )
@@ -117,6 +122,20 @@ def plan(options: RunOptions) -> list[Phase]:
         )
     )
     return phases
+
+
+def _words(options: RunOptions, of: Callable[..., dict[str, Any]]) -> list[Phase]:
+    counted = lambda: of(_vocabulary(options), _text(options), options.data.text_column, _hash(options.labels.table))  # noqa: E731
+    return [
+        Phase("vocabulary", (), counted, prepare.Words(options), "words"),
+        Phase("language", ("vocabulary",), lambda: of(options.language, None), train.Language(options), "words"),
+    ]
+
+
+def _vocabulary(options: RunOptions) -> list[Any]:
+    """What of the vocabulary's options changes it: not the processes, and of files their content."""
+    chosen = replace(options.vocabulary, processes=1, keep=())
+    return [chosen, *map(_hash, options.vocabulary.keep)] if options.vocabulary.keep else [chosen]
 
 
 def _images(options: RunOptions) -> list[Any]:

@@ -104,10 +104,10 @@ class Words:
         path = input_path(self.options, inputs, "text", self.options.data.text)
         assert path is not None
         column = self.options.data.text_column
-        space = label_space(self.options, inputs)
-        manifest = prepare_text.prepare(
-            path, folder, self.options.vocabulary, space.all_terms(), column, self.options.seed
-        )
+        space = _kept_labels(self.options, inputs)
+        kept = [*space.all_terms(), *(t for f in self.options.vocabulary.keep for t in LabelSpace.read(f).all_terms())]
+        report = progress(context.on_event, "vocabulary")
+        manifest = prepare_text.prepare(path, folder, self.options.vocabulary, kept, column, self.options.seed, report)
         found = Vocabulary.load(store.join(folder, "vocabulary.parquet"))
         known = sum(any(found.term_of(t) in found.index for t in space.terms[n]) for n in space.names)
         counts = {k: manifest[k] for k in ("terms", "sentences", "words")}
@@ -146,6 +146,13 @@ def load_vectors(options: RunOptions, inputs: Inputs) -> word_vectors.WordVector
 def load_hierarchy(options: RunOptions, inputs: Inputs) -> Hierarchy | None:
     path = input_path(options, inputs, "is_a", options.labels.is_a)
     return None if path is None else Hierarchy.read(path)
+
+
+def _kept_labels(options: RunOptions, inputs: Inputs) -> LabelSpace:
+    """The pictures' labels; without pictures those of the label table."""
+    if "images" in inputs:
+        return label_space(options, inputs)
+    return LabelSpace.of(()) if options.labels.table is None else LabelSpace.read(options.labels.table)
 
 
 def label_space(options: RunOptions, inputs: Inputs) -> LabelSpace:

@@ -29,7 +29,8 @@ from psdevise.orchestrator.plan import plan
 from psdevise.runtime.hosts import make_host
 
 FORMAT = 1
-PACKAGES = ("torch", "ray", "numpy", "gensim", "pyarrow", "prometheus-client", "faiss-cpu", "scikit-learn")
+PARTS = "tagger.json"
+PACKAGES = ("torch", "ray", "numpy", "gensim", "numba", "pyarrow", "prometheus-client", "faiss-cpu", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def execute(
             parallel = ("language", "visual") if options.parallel_phases else ()
             made = run(phases, context, redo_from, parallel)
             found = _publish(folder, made)
-            report = finish(folder) if finish is not None else ""
+            report = finish(folder) if finish is not None and "evaluate" in made else ""
             emit(RunFinished(options.name, time.time() - begin, store.join(folder, "results.json"), report))
         finally:
             host.close()
@@ -79,15 +80,26 @@ def execute(
 
 
 def _publish(folder: str, made: dict[str, Artifact]) -> list[dict[str, Any]]:
-    """The last evaluation's figures become the run's own, and the tagger knows where its parts are."""
-    evaluation = made["evaluate"]
-    parts = {"index": "index", "joint": "joint-devise", "vocabulary": "vocabulary", "visual": "visual"}
+    """The last evaluation's figures become the run's own, and the tagger knows where its parts are. A run without
+    pictures has word vectors and no results."""
+    parts = {"index": "index", "joint": "joint-devise", "visual": "visual"}
+    parts |= {"vocabulary": "vocabulary", "language": "language"}
     inside = {n: made[p].folder.removeprefix(folder + "/") for n, p in parts.items() if p in made}
-    store.write_json(store.join(folder, "tagger.json"), inside)
+    store.write_json(store.join(folder, PARTS), inside)
+    if "evaluate" not in made:
+        return []
+    evaluation = made["evaluate"]
     found: list[dict[str, Any]] = store.read_json(evaluation.path("results.json"))
     store.write_json(store.join(folder, "evaluate.json"), {"folder": evaluation.folder})
     store.write_json(store.join(folder, "results.json"), found)
     return found
+
+
+def part_of(folder: str, part: str) -> str | None:
+    """The folder of one part (language, vocabulary, …) of the finished run in `folder`; None if it has none."""
+    path = store.join(folder, PARTS)
+    inside = store.read_json(path).get(part) if store.exists(path) else None
+    return None if inside is None else store.join(folder, inside)
 
 
 def _check_format(folder: str) -> None:

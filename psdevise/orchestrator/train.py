@@ -45,7 +45,7 @@ class Language:
             found = word_vectors.load(options.vectors)
             found.save(store.join(folder, "vectors.bin"))
             return {"terms": len(found.terms), "dim": found.dim, "from": options.vectors.rsplit("/", 1)[-1]}
-        corpus = inputs["vocabulary"].path("corpus.parquet")
+        corpus = inputs["vocabulary"].path("corpus")
         vocabulary = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet"))
         counts = tuple(vocabulary.counts.tolist())
         build = language_phase.BuildLanguage(corpus, counts, options, self.options.seed)

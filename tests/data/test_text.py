@@ -14,7 +14,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psdevise.data import corpus, prepare_text, text, tokenizer, vocabulary
+from psdevise.data import corpus, counting, prepare_text, text, tokenizer
+from psdevise.data.text import Text
 from psdevise.data.vocabulary import Merger, Vocabulary, VocabularyOptions
 from psdevise.errors import ConfigError, DataError
 
@@ -108,7 +109,7 @@ def test_merged_terms_are_counted_as_one_and_kept_however_rare(tmp_path: Path) -
     path = tmp_path / "t.txt"
     path.write_text("\n".join([*LINES, "truck truck truck"]))
     options = VocabularyOptions(min_count=3, processes=1)
-    found = vocabulary.count(str(path), options, keep=["Pickup Truck", "zeppelin"])
+    found = counting.count(Text(str(path)), options, keep=["Pickup Truck", "zeppelin"])
     # "pickup" occurs once more, alone, before "trucks", which is another word.
     assert dict(zip(found.terms, found.counts.tolist(), strict=True)) == {"truck": 5, "pickup truck": 1}
     np.testing.assert_array_equal(found.encode(["the", "pickup", "truck", "truck"]), [1, 0])
@@ -121,7 +122,7 @@ def test_counting_in_processes_equals_counting_plainly(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text("\n".join(lines))
     expected = Counter(w for line in lines for w in line.split())
-    found = vocabulary.count(str(path), VocabularyOptions(min_count=5, processes=2))
+    found = counting.count(Text(str(path)), VocabularyOptions(min_count=5, processes=2))
     assert dict(zip(found.terms, found.counts.tolist(), strict=True)) == {w: n for w, n in expected.items() if n >= 5}
     assert found.counts.tolist() == sorted(found.counts.tolist(), reverse=True)
 
@@ -142,8 +143,8 @@ def test_prepared_text_holds_every_known_word_in_sentences(tmp_path: Path) -> No
     out = str(tmp_path / "out")
     manifest = prepare_text.prepare(str(tmp_path / "t.txt"), out, options, [], None, 3)
     found = Vocabulary.load(f"{out}/vocabulary.parquet")
-    table = corpus.Corpus(f"{out}/corpus.parquet")
-    sentences = table.read(0, table.rows)
+    table = corpus.Corpus(f"{out}/corpus")
+    sentences = list(table.read(0, table.rows))
     assert max(map(len, sentences)) <= 20
     # A line whose last piece is a single word loses it: one word has no neighbour to train on.
     expected = Counter(
@@ -155,14 +156,113 @@ def test_prepared_text_holds_every_known_word_in_sentences(tmp_path: Path) -> No
     )
     assert Counter(found.terms[i] for s in sentences for i in s) == expected
     assert manifest["words"] == sum(expected.values())
-    middle = table.read(7, 19)
+    middle = list(table.read(7, 19))
     assert all((a == b).all() for a, b in zip(middle, sentences[7:19], strict=True))
     assert prepare_text.prepare(str(tmp_path / "t.txt"), out, options, [], None, 3) == manifest
 
 
-def test_a_truncated_corpus_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "c.parquet"
-    corpus.write(str(path), [[np.array([1, 2, 3], np.int32)] * 500])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="not a corpus"):
-        corpus.Corpus(str(path))
+def test_parts_of_a_corpus_read_as_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sentences = [rng.integers(0, 99, rng.integers(2, 9)).astype(np.int32) for _ in range(1000)]
+    batches = [sentences[i : i + 70] for i in range(0, 1000, 70)]
+    folder = str(tmp_path / "corpus")
+    corpus.write(folder, [[np.zeros(3, np.int32)]], 10**6)  # what stood there before is gone
+    assert corpus.write(folder, batches, words_per_part=1500) == (1000, sum(map(len, sentences)))
+    assert len(list((tmp_path / "corpus").iterdir())) > 2
+    table = corpus.Corpus(folder)
+    assert table.rows == 1000
+    for start, stop in [(0, 1000), (0, 1), (999, 1000), (130, 777), (200, 400), (5, 5)]:
+        found = list(table.read(start, stop))
+        assert len(found) == stop - start
+        assert all((a == b).all() for a, b in zip(found, sentences[start:stop], strict=True))
+
+
+def test_a_truncated_or_missing_corpus_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    corpus.write(str(folder), [[np.array([1, 2, 3], np.int32)] * 500])
+    part = folder / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(DataError, match="part-00000"):
+        corpus.Corpus(str(folder))
+    with pytest.raises(DataError, match="no corpus here"):
+        corpus.Corpus(str(tmp_path / "nothing"))
+
+
+def phrase_lines() -> list[str]:
+    """ "new york" and "ice cream" stand together always; the other words by chance."""
+    rng = np.random.default_rng(4)
+    words = [f"w{i}" for i in range(40)]
+    lines = [" ".join(rng.choice(words, 12)) for _ in range(300)]
+    return [f"{line} new york {line} ice cream" if i % 2 else line for i, line in enumerate(lines)]
+
+
+@pytest.mark.parametrize("max_terms", [None, 30])
+def test_phrases_are_found_and_lose_no_word(tmp_path: Path, max_terms: int | None) -> None:
+    lines = phrase_lines()
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    options = VocabularyOptions(min_count=1, phrases=True, max_terms=max_terms, processes=1)
+    found = counting.count(Text(str(tmp_path / "t.txt")), options, keep=["cream"])
+    counts = dict(zip(found.terms, found.counts.tolist(), strict=True))
+    assert counts["new york"] == counts["ice cream"] == 150
+    assert set(found.merges) <= {tuple(term.split()) for term in found.terms}
+    encoded = np.concatenate([found.encode(line.split()) for line in lines])
+    np.testing.assert_array_equal(np.bincount(encoded, minlength=found.size), found.counts)
+    if max_terms is None:
+        assert sum(len(t.split()) * n for t, n in counts.items()) == sum(len(line.split()) for line in lines)
+    else:
+        assert found.size == 30
+
+
+def test_a_phrase_never_swallows_a_label(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(["red pickup truck driver sings", "pickup truck driver"] * 200))
+    options = VocabularyOptions(min_count=1, phrases=True, processes=1)
+    found = counting.count(Text(str(tmp_path / "t.txt")), options, keep=["pickup truck"])
+    assert found.counts[found.index["pickup truck"]] == 400
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_size=3),
+    st.integers(2, 9),
+    st.sets(st.sampled_from("abcdefgh")),
+    st.integers(1, 9),
+)
+def test_the_cap_keeps_labels_and_then_the_most_frequent(
+    counts: dict[str, int], cap: int, labels: set[str], min_count: int
+) -> None:
+    options = VocabularyOptions(min_count=min_count, max_terms=cap)
+    found = counting._most_frequent(Counter(counts), options, {(label,) for label in labels})
+    terms = [t for t, _ in found]
+    assert labels & set(counts) <= set(terms)
+    assert [n for _, n in found] == sorted((n for _, n in found), reverse=True)
+    assert len(terms) <= max(cap, len(labels & set(counts)))
+    left_out = {t for t, n in counts.items() if n >= min_count} - set(terms)
+    rest = [counts[t] for t in terms if t not in labels]
+    assert not left_out or not rest or max(counts[t] for t in left_out) <= min(rest)
+    assert not left_out or len(terms) >= cap
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dump_is_cleaned_where_it_is_counted(tmp_path: Path, processes: int) -> None:
+    pages = "".join(
+        f"<page><title>T{i}</title><ns>{ns}</ns><id>{i}</id><revision><text>'''Pickup''' [[truck]]s {i}</text>"
+        "</revision></page>"
+        for i, ns in enumerate([0, 0, 4, 0])
+    )
+    path = tmp_path / "wiki-pages-articles.xml"
+    path.write_text(f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>')
+    source = Text(str(path))
+    found = counting.count(source, VocabularyOptions(min_count=2, processes=processes))
+    assert dict(zip(found.terms, found.counts.tolist(), strict=True)) == {"pickup": 3, "trucks": 3}
+    path.write_text(path.read_text()[:-60])
+    with pytest.raises(DataError, match="XML"):
+        list(text.lines(str(path)))
+
+
+def test_progress_counts_the_words_of_all_passes(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a b c d e\n" * 500)
+    seen: list[tuple[int, int]] = []
+    options = VocabularyOptions(min_count=1, processes=1)
+    prepare_text.prepare(str(tmp_path / "t.txt"), str(tmp_path / "o"), options, [], None, 0, lambda *p: seen.append(p))
+    assert seen[-1] == (5000, 5000)
+    assert all(done <= of for done, of in seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)

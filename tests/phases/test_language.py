@@ -29,7 +29,7 @@ SGD = replace(SKIPGRAM, step="sgd")
 def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, tuple[int, ...]]:
     """A corpus of pairs (2i, 2i + 1) that stand together, and its counts."""
     rng = np.random.default_rng(0)
-    path = str(tmp_path_factory.mktemp("corpus") / "corpus.parquet")
+    path = str(tmp_path_factory.mktemp("text") / "corpus")
     sentences = []
     for _ in range(SENTENCES):
         i = 2 * int(rng.integers(TERMS // 2) * rng.random())
