@@ -12,7 +12,10 @@ from psdevise.bench.table import Context, Row, check, to_plain
 from psdevise.cli.console import console, error_console
 
 # name → one line of help; the module is psdevise.bench.NAME and has run(context) -> list[Row].
-BENCHMARKS: dict[str, str] = {}
+BENCHMARKS: dict[str, str] = {
+    "words": "skip-gram beside gensim: words per second and, with --full, quality",
+    "word_sizes": "skip-gram by size of the vectors: speed and quality",
+}
 
 
 @click.command(epilog="\b\n" + "\n".join(f"{name:<10} {text}" for name, text in BENCHMARKS.items()))

@@ -43,6 +43,9 @@ def run(config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run:
     with Display(error_console) as display:
         done = execute(options, display, redo_from, finish=write)
     console.print()
+    if not options.data.has_pictures:
+        console.print(f"{duration(done.seconds)}   word vectors: psdevise evaluate words {done.folder}", soft_wrap=True)
+        return
     console.print(markdown(done.results), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{duration(done.seconds)}   results {done.folder}/results.json   report {done.folder}/report.html",

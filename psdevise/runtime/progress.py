@@ -79,6 +79,7 @@ class Meter:
             "compute_seconds": total.get("compute_seconds", 0.0),
             "wire_seconds": total.get("wire_seconds", 0.0),
             "read_seconds": total.get("read_seconds", 0.0),
+            "idle_seconds": total.get("idle_seconds", 0.0),
             "units": total.get(self._job.unit, 0.0),
         } | {f"peak_bytes_{role}": value for role, value in self.peak_bytes.items()}
 

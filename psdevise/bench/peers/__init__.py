@@ -1,0 +1,1 @@
+"""What psdevise is compared with: programs of their own, run as processes."""
