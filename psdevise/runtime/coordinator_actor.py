@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from psdevise.runtime.memory import peak_bytes
 from psdevise.server.coordinator import Coordinator
 from psdevise.server.ledger import Ledger
 
@@ -30,15 +29,9 @@ class CoordinatorActor:
         if state is not None:
             self._coordinator.restore(state)
 
-    def ask(self, question: str, worker: int, incarnation: int, *arguments: Any) -> Any:
-        timed = (time.monotonic(),) if question in ("lease", "begin", "report", "join") else ()
-        return getattr(self._coordinator, question)(worker, incarnation, *arguments, *timed)
-
-    def status(self) -> dict[str, Any]:
-        return self._coordinator.status(time.monotonic()) | {
-            "peak_bytes": peak_bytes(),
-            "at_boundary": self._coordinator.rounds is None or self._coordinator.rounds.at_boundary,
-        }
+    def ask(self, question: str, *arguments: Any) -> Any:
+        """A method of the coordinator, by name."""
+        return self._coordinator.answer(question, arguments, time.monotonic())
 
     def announce(self, shards: list[str]) -> None:
         """The names under which the shards' actors are found now; a restarted shard has a new one."""
@@ -46,17 +39,3 @@ class CoordinatorActor:
 
     def shards(self) -> list[str]:
         return self._shards
-
-    def expire(self) -> list[tuple[int, int]]:
-        return self._coordinator.expire(time.monotonic())
-
-    def stop(self) -> None:
-        self._coordinator.stop()
-
-    def pause(self, paused: bool) -> None:
-        """At staleness 0: keeps the next step from opening, so that a snapshot finds all at a boundary."""
-        if self._coordinator.rounds is not None:
-            self._coordinator.rounds.paused = paused
-
-    def state(self) -> dict[str, Any]:
-        return self._coordinator.state()

@@ -9,19 +9,19 @@ from typing import Any
 
 from psdevise.errors import Interrupted, PsdeviseError
 from psdevise.events import Listener
-from psdevise.runtime.incarnations import Incarnations
 from psdevise.runtime.job import Interrupt, Job, Trained
 from psdevise.runtime.progress import Meter
-from psdevise.runtime.reader import batches
-from psdevise.runtime.states import begin_phase
 from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
+from psdevise.server.incarnations import Incarnations
 from psdevise.server.ledger import Ledger
 from psdevise.server.shard import Shard
+from psdevise.server.start import begin_phase
 from psdevise.worker.client import Client
 from psdevise.worker.downpour import Downpour
 from psdevise.worker.effects import Ask, Call, NextBatch, Open, Pause, Poll, Receive, Report, Send
 from psdevise.worker.replica import Replica
+from psdevise.worker.task import batches
 
 
 class InProcess:
@@ -34,7 +34,7 @@ class InProcess:
         task = job.build()
         layout = replace(task.layout, shards=job.cluster.num_shards)
         incarnations = Incarnations(job.incarnations)
-        start = begin_phase(job, layout, task.initial)
+        start = begin_phase(job.snapshots, layout, task.initial)
         shards = [
             Shard(
                 layout,
@@ -69,6 +69,8 @@ class InProcess:
                 worker.turn()
             if interrupt.is_set():
                 coordinator.stop()
+                if coordinator.rounds is not None and coordinator.rounds.at_boundary:
+                    break
             meter.show(coordinator.status(time.monotonic()), [s.stats() for s in shards])
             due = time.monotonic() - last_snapshot > job.cluster.snapshot_seconds
             if due and (coordinator.rounds is None or coordinator.rounds.at_boundary):
@@ -135,9 +137,7 @@ class _Worker:
             case Report(figures, gauges):
                 return self._coordinator.report(self._rank, self._incarnation, figures, gauges, now)
             case Ask(question, arguments):
-                timed = (now,) if question in ("lease", "begin") else ()
-                ask = getattr(self._coordinator, question)
-                return ask(self._rank, self._incarnation, *arguments, *timed)
+                return self._coordinator.answer(question, (self._rank, self._incarnation, *arguments), now)
         return None
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
-from collections.abc import Iterator
 from typing import Any, Final
 
 from psdevise.server.ledger import Slice
-from psdevise.worker.task import Task, generator
+from psdevise.worker.task import Task, batches
 
 _END: Final = object()
-
-
-def batches(task: Task, key: tuple[int, int], taken: Slice) -> Iterator[tuple[Any, bool]]:
-    """(batch, whether it is the last) of a slice, from `taken.position` on."""
-    rng = generator(*key, taken.epoch, taken.number, 0)
-    source = itertools.islice(task.read(taken.start, taken.stop, rng), taken.position, None)
-    held = next(source, _END)
-    while held is not _END:
-        following = next(source, _END)
-        yield held, following is _END
-        held = following
 
 
 class ReadAhead:

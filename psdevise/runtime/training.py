@@ -1,32 +1,34 @@
 """One phase on Ray: from its last snapshot to its parameters, through deaths and Ctrl-C.
 
-snapshot ─► coordinator, shards, workers ─► watch (progress, snapshots, restarts) ─► parameters
+snapshot ─► coordinator, shards, workers ─► `Supervisor.watch` (progress, snapshots, restarts) ─► parameters
+
+What is to be done when something dies is decided in `psdevise.server.supervisor`; here are its hands on Ray.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from psdevise.errors import DeadlineExceeded, Interrupted, PsdeviseError, ResourceError, WorkerLost
-from psdevise.events import Listener, Notice, Restarted, SnapshotWritten
+from psdevise.errors import DeadlineExceeded, PsdeviseError, ResourceError
+from psdevise.events import Listener
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
-from psdevise.runtime.incarnations import Incarnations
 from psdevise.runtime.job import Interrupt, Job, Trained
 from psdevise.runtime.progress import Meter
-from psdevise.runtime.states import Start, begin_phase
 from psdevise.server import snapshot
+from psdevise.server.incarnations import Incarnations
 from psdevise.server.layout import Layout
+from psdevise.server.start import begin_phase
+from psdevise.server.supervisor import Ended, Lost, Supervisor, Terms
 from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
-
-POLL_SECONDS = 0.25
 
 
 class OnRay:
@@ -35,144 +37,129 @@ class OnRay:
     def train(self, job: Job, on_event: Listener, interrupt: Interrupt) -> Trained:
         connect(job.cluster, namespace="psdevise")
         check_resources(job.cluster)
-        phase = _Phase(job, on_event)
+        task = job.build()
+        layout = replace(task.layout, shards=job.cluster.num_shards)
+        start = begin_phase(job.snapshots, layout, task.initial)
+        meter = Meter(job, on_event, task.epochs)
+        hands = _Hands(job, layout, start.folder, meter)
+        terms = Terms(
+            job.phase,
+            job.cluster.num_workers,
+            job.downpour.bound,
+            job.cluster.snapshot_seconds,
+            job.cluster.max_restarts,
+        )
+        supervisor = Supervisor(hands, terms, layout, Incarnations(job.incarnations), start, on_event, hands.show)
         try:
-            phase.start()
-            return phase.watch(interrupt)
+            hands.start_coordinator(list(task.slices), task.epochs, start.coordinator)
+            supervisor.start()
+            status = supervisor.watch(interrupt.is_set)
+            return Trained(snapshot.gather(layout, hands.states()), status["audit"], meter.bill())
         finally:
-            phase.end()
+            hands.end()
 
 
 @dataclass
-class _WorkerLife:
+class _Life:
     rank: int
     incarnation: int
     handle: Any
     result: Any
 
 
-class _Phase:
-    """The actors of one phase and their lives."""
+class _Hands:
+    """The supervisor's hands: the actors of one phase."""
 
-    def __init__(self, job: Job, on_event: Listener) -> None:
-        self._job, self._on_event = job, on_event
-        task = job.build()
-        self._layout: Layout = replace(task.layout, shards=job.cluster.num_shards)
-        self._slices, self._epochs = list(task.slices), task.epochs
-        self._incarnations = Incarnations(job.incarnations)
-        self._start: Start = begin_phase(job, self._layout, task.initial)
-        self._manifest = self._start.manifest
-        self._number = self._start.number
+    def __init__(self, job: Job, layout: Layout, folder: str, meter: Meter) -> None:
+        self._job, self._layout, self._folder, self._meter = job, layout, folder, meter
         self._namespace = "psdevise"
-        self._meter = Meter(job, on_event, task.epochs)
-        self._shards: list[Any] = []
-        self._names: list[str] = []
-        self._workers: dict[int, _WorkerLife] = {}
         self._coordinator: Any = None
-        self._restarts = 0
-        for problem in self._start.problems:
-            on_event(Notice(job.phase, f"a snapshot is broken, the one before it is used: {problem}"))
+        self._shards: dict[int, Any] = {}
+        self._names: dict[int, str] = {}
+        self._workers: dict[int, _Life] = {}
 
-    # ------------------------------------------------------------------ life
+    def now(self) -> float:
+        return time.monotonic()
 
-    def start(self) -> None:
+    def show(self, status: dict[str, Any], stats: list[dict[str, Any]], last: bool) -> None:
+        for found in stats:
+            self._peak("shard", found["peak_bytes"])
+        self._meter.show(status, stats, last)
+
+    def end(self) -> None:
+        for handle in [*(w.handle for w in self._workers.values()), *self._shards.values(), self._coordinator]:
+            if handle is not None:
+                ray.kill(handle)
+
+    # ------------------------------------------------------------------ coordinator
+
+    def start_coordinator(self, slices: list[tuple[int, int]], epochs: int, state: dict[str, Any] | None) -> None:
         job, cluster = self._job, self._job.cluster
         self._coordinator = (
             ray.remote(CoordinatorActor)
             .options(num_cpus=0, name=self._name("coordinator"), namespace=self._namespace)
             .remote(
-                self._slices,
-                self._epochs,
+                slices,
+                epochs,
                 job.seed,
                 cluster.lease_seconds,
                 job.downpour.bound,
                 job.downpour.warm_start,
                 cluster.num_workers,
-                self._start.coordinator,
+                state,
             )
         )
-        incarnations = self._incarnations.take(self._layout.shards)
-        self._shards = [self._make_shard(i, n) for i, n in enumerate(incarnations)]
-        self._names = [self._name(f"shard-{i}-{n}") for i, n in enumerate(incarnations)]
-        self._placed([s.stats.remote() for s in self._shards], "shards")
-        ray.get(self._coordinator.announce.remote(self._names))
-        for rank, incarnation in enumerate(self._incarnations.take(cluster.num_workers)):
-            self._make_worker(rank, incarnation)
-        self._placed([w.handle.where.remote() for w in self._workers.values()], "workers")
-        for life in self._workers.values():
-            self._run_worker(life)
 
-    def watch(self, interrupt: Interrupt) -> Trained:
-        """Until all workers have ended; replaces what dies and writes snapshots on the way."""
-        cluster = self._job.cluster
-        last_snapshot = time.monotonic()
-        stopping = False
-        while self._workers:
-            if interrupt.is_set() and not stopping:
-                stopping = True
-                self._on_event(Notice(self._job.phase, "stopping at the end of the slices under way"))
-                ray.get(self._coordinator.stop.remote())
-            self._reap(stopping)
-            status = ray.get(self._coordinator.status.remote(), timeout=self._job.downpour.deadline)
-            self._meter.show(status, self._shard_stats())
-            self._replace_silent()
-            if time.monotonic() - last_snapshot > cluster.snapshot_seconds:
-                self._save()
-                last_snapshot = time.monotonic()
-        self._save()
-        status = ray.get(self._coordinator.status.remote())
-        self._meter.show(status, self._shard_stats(), last=True)
-        if not status["done"]:
-            if interrupt.is_set():
-                raise Interrupted("stopped by the user", mend="give the same command again to go on")
-            raise WorkerLost("all workers ended before the data did", where=self._job.phase)
-        states = ray.get([s.dense.remote() for s in self._shards], timeout=self._job.downpour.deadline)
-        return Trained(snapshot.gather(self._layout, states), status["audit"], self._meter.bill())
+    def ask(self, method: str, *arguments: Any) -> Any:
+        return self._got(self._coordinator.ask.remote(method, *arguments), "coordinator")
 
-    def end(self) -> None:
-        handles = [*(w.handle for w in self._workers.values()), *self._shards, self._coordinator]
-        for handle in handles:
-            if handle is not None:
-                ray.kill(handle)
+    # ------------------------------------------------------------------ shards
 
-    # ------------------------------------------------------------------ actors
+    def call_shards(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        refs = {i: getattr(self._shards[i], method).remote(*a) for i, a in arguments.items()}
+        found: dict[int, Any] = {}
+        for index, ref in refs.items():
+            try:
+                found[index] = self._got(ref, f"shard-{index}")
+            except RayError as e:
+                found[index] = Lost(str(e).splitlines()[0])
+        return found
 
-    def _name(self, role: str) -> str:
-        return f"{self._job.run}/{self._job.phase}/{role}"
+    def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
+        for index, incarnation in incarnations.items():
+            name = self._name(f"shard-{index}-{incarnation}")
+            self._shards[index] = self._make_shard(index, incarnation, name, dict(manifest))
+            self._names[index] = name
+        self._placed([self._shards[i].stats.remote() for i in incarnations], "shards")
 
-    def _make_shard(self, index: int, incarnation: int) -> Any:
+    def announce(self) -> None:
+        names = [self._names[i] for i in range(self._layout.shards)]
+        self._got(self._coordinator.announce.remote(names), "coordinator")
+
+    def states(self) -> list[Any]:
+        """The shards' whole states, at the end of the phase."""
+        refs = [self._shards[i].dense.remote() for i in range(self._layout.shards)]
+        return [self._got(ref, f"shard-{i}") for i, ref in enumerate(refs)]
+
+    def _make_shard(self, index: int, incarnation: int, name: str, manifest: dict[str, Any]) -> Any:
         job = self._job
         return (
             ray.remote(ShardActor)
-            .options(
-                num_cpus=job.cluster.cpus_per_shard,
-                name=self._name(f"shard-{index}-{incarnation}"),
-                namespace=self._namespace,
-                max_task_retries=0,
-            )
-            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._start.folder, self._manifest)
+            .options(num_cpus=job.cluster.cpus_per_shard, name=name, namespace=self._namespace, max_task_retries=0)
+            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._folder, manifest)
         )
 
-    def _make_worker(self, rank: int, incarnation: int) -> None:
-        cluster = self._job.cluster
-        gpu_workers = cluster.num_workers if cluster.gpu_workers is None else cluster.gpu_workers
-        handle = (
-            ray.remote(WorkerActor)
-            .options(
-                num_cpus=cluster.cpus_per_worker,
-                num_gpus=cluster.gpus_per_worker if rank < gpu_workers else 0,
-                name=self._name(f"worker-{rank}-{incarnation}"),
-                namespace=self._namespace,
-            )
-            .remote(rank, incarnation, int(cluster.cpus_per_worker))
-        )
-        self._workers[rank] = _WorkerLife(rank, incarnation, handle, None)
+    # ------------------------------------------------------------------ workers
 
-    def _run_worker(self, life: _WorkerLife) -> None:
-        job = self._job
-        gpu_workers = job.cluster.num_workers if job.cluster.gpu_workers is None else job.cluster.gpu_workers
-        gpus = job.cluster.gpus_per_worker if life.rank < gpu_workers else 0
-        ray.get(self._coordinator.ask.remote("join", life.rank, life.incarnation))
+    def start_workers(self, incarnations: Mapping[int, int]) -> None:
+        for rank, incarnation in incarnations.items():
+            self._workers[rank] = _Life(rank, incarnation, self._make_worker(rank, incarnation), None)
+
+    def await_workers(self) -> None:
+        self._placed([life.handle.where.remote() for life in self._workers.values()], "workers")
+
+    def run_worker(self, rank: int) -> None:
+        job, life = self._job, self._workers[rank]
         life.result = life.handle.run.remote(
             job.build,
             self._layout,
@@ -182,8 +169,62 @@ class _Phase:
             self._namespace,
             self._coordinator,
             job.cluster.read_ahead,
-            make_device(gpus) if gpus <= 0 else "cuda",
+            make_device(0) if self._gpus(rank) <= 0 else "cuda",
         )
+
+    def end_worker(self, rank: int) -> None:
+        life = self._workers.pop(rank, None)
+        if life is not None:
+            ray.kill(life.handle)
+
+    def ended(self, seconds: float) -> list[Ended]:
+        results = {life.result: life for life in self._workers.values() if life.result is not None}
+        if not results:
+            return []
+        refs, _ = ray.wait(list(results), num_returns=len(results), timeout=seconds)
+        return [self._end_of(results[ref]) for ref in refs]
+
+    def _end_of(self, life: _Life) -> Ended:
+        reason = ""
+        try:
+            self._peak("worker", ray.get(life.result)["peak_bytes"])
+        except RayTaskError as e:
+            cause = _cause(e)
+            if not isinstance(cause, Replaced):
+                raise cause from e
+            reason = "its lease ran out"
+        except RayError as e:
+            reason = str(e).splitlines()[0]
+        return Ended(life.rank, life.incarnation, reason)
+
+    def _make_worker(self, rank: int, incarnation: int) -> Any:
+        cluster = self._job.cluster
+        return (
+            ray.remote(WorkerActor)
+            .options(
+                num_cpus=cluster.cpus_per_worker,
+                num_gpus=self._gpus(rank),
+                name=self._name(f"worker-{rank}-{incarnation}"),
+                namespace=self._namespace,
+            )
+            .remote(rank, incarnation, int(cluster.cpus_per_worker))
+        )
+
+    def _gpus(self, rank: int) -> float:
+        cluster = self._job.cluster
+        gpu_workers = cluster.num_workers if cluster.gpu_workers is None else cluster.gpu_workers
+        return cluster.gpus_per_worker if rank < gpu_workers else 0.0
+
+    # ------------------------------------------------------------------ waiting
+
+    def _got(self, ref: Any, who: str) -> Any:
+        deadline = self._job.downpour.deadline
+        try:
+            return ray.get(ref, timeout=deadline)
+        except GetTimeoutError as e:
+            raise DeadlineExceeded(f"no answer within {deadline:g} s", where=self._name(who)) from e
+        except RayTaskError as e:
+            raise _cause(e) from e
 
     def _placed(self, refs: list[Any], role: str) -> None:
         timeout = self._job.cluster.start_timeout
@@ -196,125 +237,11 @@ class _Phase:
                 where=self._job.phase,
                 mend="lower cluster.num_workers or raise cluster.start_timeout",
             ) from e
-        except RayTaskError as e:
-            raise _cause(e) from e
-        except RayActorError as e:
+        except RayError as e:
             raise _cause(e) from e
 
-    # ------------------------------------------------------------------ deaths
-
-    def _reap(self, stopping: bool) -> None:
-        results = {life.result: life for life in self._workers.values()}
-        ended, _ = ray.wait(list(results), num_returns=len(results), timeout=POLL_SECONDS)
-        for ref in ended:
-            life = results[ref]
-            try:
-                self._peak("worker", ray.get(ref)["peak_bytes"])
-                del self._workers[life.rank]
-                ray.kill(life.handle)
-            except RayTaskError as e:
-                cause = _cause(e)
-                if not isinstance(cause, Replaced):
-                    raise cause from e
-                self._replace(life, "its lease ran out", stopping)
-            except RayError as e:
-                self._replace(life, str(e).splitlines()[0], stopping)
-
-    def _replace_silent(self) -> None:
-        for rank, incarnation in ray.get(self._coordinator.expire.remote()):
-            life = self._workers.get(rank)
-            if life is not None and life.incarnation == incarnation:
-                self._replace(life, "its lease ran out", stopping=False)
-
-    def _replace(self, life: _WorkerLife, reason: str, stopping: bool) -> None:
-        turn = ray.get(self._coordinator.ask.remote("leave", life.rank, life.incarnation))
-        if turn is not None:
-            ray.get([s.amend.remote(turn) for s in self._shards])
-        ray.kill(life.handle)
-        del self._workers[life.rank]
-        if stopping:
-            return
-        self._count_restart(f"worker {life.rank}: {reason}")
-        incarnation = self._incarnations.take(1)[0]
-        ray.get([s.admit.remote(life.rank, incarnation) for s in self._shards])
-        self._make_worker(life.rank, incarnation)
-        self._run_worker(self._workers[life.rank])
-        self._on_event(Restarted(self._job.phase, "worker", life.rank, incarnation, reason))
-
-    def _shard_stats(self) -> list[dict[str, Any]]:
-        """Figures of every shard; one that has died is restored from the last snapshot on the way."""
-        refs = [s.stats.remote() for s in self._shards]
-        stats = []
-        for index, ref in enumerate(refs):
-            try:
-                found = ray.get(ref, timeout=self._job.downpour.deadline)
-            except GetTimeoutError as e:
-                raise DeadlineExceeded(
-                    f"no answer within {self._job.downpour.deadline:g} s", where=self._name(f"shard-{index}")
-                ) from e
-            except RayTaskError as e:
-                raise _cause(e) from e
-            except RayError as e:
-                found = self._revive(index, str(e).splitlines()[0])
-            self._peak("shard", found["peak_bytes"])
-            stats.append(found)
-        return stats
-
-    def _revive(self, index: int, reason: str) -> dict[str, Any]:
-        self._count_restart(f"shard {index}: {reason}")
-        incarnation = self._incarnations.take(1)[0]
-        handle = self._make_shard(index, incarnation)
-        self._placed([handle.stats.remote()], f"shard {index}")
-        self._shards[index] = handle
-        for life in self._workers.values():
-            ray.get(handle.admit.remote(life.rank, life.incarnation))
-        self._names[index] = self._name(f"shard-{index}-{incarnation}")
-        ray.get(self._coordinator.announce.remote(self._names))
-        self._on_event(Restarted(self._job.phase, "shard", index, incarnation, reason))
-        return dict(ray.get(handle.stats.remote()))
-
-    def _count_restart(self, what: str) -> None:
-        self._restarts += 1
-        if self._restarts > self._job.cluster.max_restarts:
-            raise WorkerLost(
-                f"{self._restarts} deaths, cluster.max_restarts is {self._job.cluster.max_restarts}; the last: {what}",
-                where=self._job.phase,
-            )
-
-    # ------------------------------------------------------------------ snapshots
-
-    def _save(self) -> None:
-        """The ledger first: what finishes meanwhile is repeated after a resume, never lost."""
-        begin = time.monotonic()
-        if self._job.downpour.bound == 0 and not self._at_boundary():
-            return
-        try:
-            state = ray.get(self._coordinator.state.remote())
-            number = self._number + 1
-            paths = [snapshot.shard_path(self._start.folder, number, i) for i in range(len(self._shards))]
-            checksums = ray.get([s.save.remote(p) for s, p in zip(self._shards, paths, strict=True)])
-            manifest = {"layout": self._layout.plain(), "checksums": checksums, "coordinator": state}
-            snapshot.commit(self._start.folder, number, manifest)
-        except RayTaskError as e:
-            raise _cause(e) from e
-        except RayActorError:
-            return  # a shard died meanwhile: the last snapshot stays the good one
-        finally:
-            ray.get(self._coordinator.pause.remote(False))
-        self._number, self._manifest = number, manifest | {"number": number}
-        self._on_event(SnapshotWritten(self._job.phase, number, time.monotonic() - begin))
-
-    def _at_boundary(self) -> bool:
-        ray.get(self._coordinator.pause.remote(True))
-        end = time.monotonic() + self._job.downpour.deadline
-        while time.monotonic() < end and self._workers:
-            if ray.get(self._coordinator.status.remote())["at_boundary"]:
-                return True
-            time.sleep(0.005)
-        if not self._workers:
-            return True
-        ray.get(self._coordinator.pause.remote(False))
-        return False
+    def _name(self, role: str) -> str:
+        return f"{self._job.run}/{self._job.phase}/{role}"
 
     def _peak(self, role: str, value: float) -> None:
         self._meter.peak_bytes[role] = max(self._meter.peak_bytes.get(role, 0.0), value)

@@ -17,6 +17,7 @@ from psdevise.server.rounds import Rounds
 
 WAIT: Final = "wait"
 Wait = Literal["wait"]
+TIMED: Final = frozenset({"join", "expire", "lease", "renew", "begin", "report", "status"})
 
 
 class Begun(NamedTuple):
@@ -57,6 +58,11 @@ class Coordinator:
         self.total: Counter[str] = Counter()  # of all workers, also those that are gone
         self.stopping = False
 
+    def answer(self, question: str, arguments: tuple[Any, ...], now: float) -> Any:
+        """Any of the methods below by its name, for a host; those that need the time get `now`."""
+        timed = (now,) if question in TIMED else ()
+        return getattr(self, question)(*arguments, *timed)
+
     # ------------------------------------------------------------------ membership
 
     def join(self, worker: int, incarnation: int, now: float) -> None:
@@ -82,8 +88,16 @@ class Coordinator:
         return [(w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now)) if w in self.workers]
 
     def stop(self) -> None:
-        """No further slices: workers end theirs, flush, and leave."""
-        self.stopping = True
+        """No further slices: workers end theirs, flush, and leave. At staleness 0 no further step: they stay at
+        the boundary, where a snapshot finds each with its slice and its position."""
+        if self.rounds is None:
+            self.stopping = True
+        self.pause(True)
+
+    def pause(self, paused: bool) -> None:
+        """At staleness 0: keeps the next step from opening, so that a snapshot finds all at a boundary."""
+        if self.rounds is not None:
+            self.rounds.paused = paused
 
     # ------------------------------------------------------------------ leases
 
@@ -172,6 +186,7 @@ class Coordinator:
             "done": self.ledger.done,
             "audit": dict(vars(self.ledger.audit)),
             "leases": len(self.ledger.leases),
+            "at_boundary": self.rounds is None or self.rounds.at_boundary,
             "total": dict(self.total),
             "workers": {
                 rank: {

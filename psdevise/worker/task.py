@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psdevise.server.layout import Layout
+from psdevise.server.ledger import Slice
 from psdevise.server.protocol import Array, Rows
 from psdevise.worker.replica import Replica
 
@@ -55,6 +57,17 @@ class Task(Protocol):
 def generator(*key: int) -> np.random.Generator:
     """The generator of (seed, phase, epoch, slice, position, …)."""
     return np.random.default_rng([k & 0xFFFFFFFF for k in key])
+
+
+def batches(task: Task, key: tuple[int, int], taken: Slice) -> Iterator[tuple[Batch, bool]]:
+    """(batch, whether it is the last) of a slice, from `taken.position` on."""
+    rng = generator(*key, taken.epoch, taken.number, 0)
+    source = itertools.islice(task.read(taken.start, taken.stop, rng), taken.position, None)
+    held = next(source, None)
+    while held is not None:
+        following = next(source, None)
+        yield held, following is None
+        held = following
 
 
 def unique_rows(ids: npt.NDArray[np.int64], values: Array) -> tuple[Rows, Array]:

@@ -13,11 +13,11 @@ import torch
 
 from psdevise.runtime.inprocess import InProcess
 from psdevise.runtime.job import ClusterOptions, Job, Trained
-from psdevise.runtime.reader import batches
 from psdevise.server.ledger import Ledger
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
 from psdevise.worker.module import ModuleTask
+from psdevise.worker.task import batches
 from tests import toy
 
 OPTIMIZER = OptimizerOptions(rate=0.1, initial_accumulator=0.1)

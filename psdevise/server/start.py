@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from psdevise.runtime.job import Job
 from psdevise.server import snapshot
 from psdevise.server.layout import Layout
 from psdevise.server.protocol import Array
@@ -23,15 +22,15 @@ class Start:
     problems: list[str]
 
 
-def begin_phase(job: Job, layout: Layout, initial: Callable[[], Mapping[str, Array]]) -> Start:
-    """The last good snapshot of the phase; where there is none, snapshot 0 with the initial values is
+def begin_phase(folder: str, layout: Layout, initial: Callable[[], Mapping[str, Array]]) -> Start:
+    """The last good snapshot in `folder`; where there is none, snapshot 0 with the initial values is
     written first, so that every shard, also one that dies in its first second, restores from a file."""
-    found = snapshot.last_good(job.snapshots)
+    found = snapshot.last_good(folder)
     if found is None:
         states = snapshot.initial(layout, initial())
-        checksums = [snapshot.write_shard(snapshot.shard_path(job.snapshots, 0, i), s) for i, s in enumerate(states)]
+        checksums = [snapshot.write_shard(snapshot.shard_path(folder, 0, i), s) for i, s in enumerate(states)]
         manifest: dict[str, Any] = {"layout": layout.plain(), "checksums": checksums, "coordinator": None}
-        snapshot.commit(job.snapshots, 0, manifest)
-        return Start(job.snapshots, 0, manifest | {"number": 0}, None, [])
+        snapshot.commit(folder, 0, manifest)
+        return Start(folder, 0, manifest | {"number": 0}, None, [])
     manifest, problems = found
-    return Start(job.snapshots, manifest["number"], manifest, manifest["coordinator"], problems)
+    return Start(folder, manifest["number"], manifest, manifest["coordinator"], problems)

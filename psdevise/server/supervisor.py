@@ -1,0 +1,262 @@
+"""The life of one phase: who gets a new incarnation, when a shard is restored, when a snapshot is taken.
+
+The host (Ray, or a simulated cluster) lends its `Hands`: it starts and ends processes, carries calls and knows the
+time. What is to be done with them is decided here, so that what is tested under simulated faults is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psdevise.errors import Interrupted, WorkerLost
+from psdevise.events import Listener, Notice, Restarted, SnapshotWritten
+from psdevise.server import snapshot
+from psdevise.server.incarnations import Incarnations
+from psdevise.server.layout import Layout
+from psdevise.server.protocol import Turn
+from psdevise.server.start import Start
+
+POLL_SECONDS = 0.1
+BOUNDARY_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In place of a shard's answer: its process is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker's loop ended: with its work done (no `reason`), replaced, or because its process is gone."""
+
+    rank: int
+    incarnation: int
+    reason: str = ""
+
+
+class Hands(Protocol):
+    """What a host does for the supervisor. Every wait has the host's deadline and ends in a PsdeviseError."""
+
+    def now(self) -> float:
+        """Seconds; only grows."""
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """A method of the coordinator → its answer."""
+
+    def call_shards(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Calls a method of each shard named, all before any is waited for → shard → its answer, or Lost.
+
+        Raises:
+            PsdeviseError: what the shard raised.
+        """
+
+    def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
+        """Starts shard → incarnation, restored from a snapshot, and waits until they are up. Workers do not
+        find them before `announce`."""
+
+    def announce(self) -> None:
+        """Tells the workers where the shards are now."""
+
+    def start_workers(self, incarnations: Mapping[int, int]) -> None:
+        """Starts worker → incarnation; they do not run yet, and where there is no room may have to wait for it."""
+
+    def await_workers(self) -> None:
+        """Waits until all that were started are placed."""
+
+    def run_worker(self, rank: int) -> None: ...
+
+    def end_worker(self, rank: int) -> None:
+        """Ends its process, whatever it is doing."""
+
+    def ended(self, seconds: float) -> list[Ended]:
+        """The workers that have ended since; waits at most `seconds` for the first.
+
+        Raises:
+            PsdeviseError: what a worker's loop raised.
+        """
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the configuration says about a phase's life; times in seconds."""
+
+    phase: str
+    workers: int
+    bound: int | None
+    snapshot_seconds: float
+    max_restarts: int
+
+
+class Supervisor:
+    """
+    Args:
+        start: where the phase begins; a shard that dies is restored from there, or from the last snapshot since.
+        show: called with the coordinator's status, the shards' statistics, and whether they are the last ones.
+    """
+
+    def __init__(
+        self,
+        hands: Hands,
+        terms: Terms,
+        layout: Layout,
+        incarnations: Incarnations,
+        start: Start,
+        on_event: Listener,
+        show: Callable[[dict[str, Any], list[dict[str, Any]], bool], None],
+    ) -> None:
+        self._hands, self._terms, self._layout = hands, terms, layout
+        self._incarnations, self._on_event, self._show = incarnations, on_event, show
+        self._folder, self._number, self._manifest = start.folder, start.number, start.manifest
+        self._workers: dict[int, int] = {}  # rank → incarnation of those that run
+        self._restarts = 0
+        self._turn: Turn | None = None
+        for problem in start.problems:
+            on_event(Notice(terms.phase, f"a snapshot is broken, the one before it is used: {problem}"))
+
+    def start(self) -> None:
+        """Starts all shards, then all workers."""
+        self._hands.start_shards(dict(enumerate(self._incarnations.take(self._layout.shards))), self._manifest)
+        self._hands.announce()
+        self._start_workers(range(self._terms.workers), wait=True)
+
+    def watch(self, interrupted: Callable[[], bool]) -> dict[str, Any]:
+        """Until all workers have ended: replaces what dies and writes snapshots on the way → the last status.
+
+        Raises:
+            Interrupted: `interrupted()`; a last snapshot was written.
+            WorkerLost: more deaths than `max_restarts`, or all workers ended before the data did.
+        """
+        hands, terms = self._hands, self._terms
+        saved, stopping, due = hands.now(), False, False
+        while self._workers:
+            if interrupted() and not stopping:
+                stopping = True
+                under_way = "step" if terms.bound == 0 else "slices"
+                self._on_event(Notice(terms.phase, f"stopping at the end of the {under_way} under way"))
+                hands.ask("stop")
+            self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
+            status = hands.ask("status")
+            self._show(status, self._shard_stats(), False)
+            self._replace_silent()
+            if not due and (hands.now() - saved > terms.snapshot_seconds or (stopping and terms.bound == 0)):
+                due = True
+                hands.ask("pause", True)
+            if due and hands.ask("status")["at_boundary"]:
+                written = self._save()
+                if stopping and terms.bound == 0 and written:
+                    break
+                hands.ask("pause", False)
+                saved, due = hands.now(), False
+        else:
+            while not self._save():
+                self._shard_stats()
+        status = hands.ask("status")
+        self._show(status, self._shard_stats(), True)
+        if not status["done"]:
+            if interrupted():
+                raise Interrupted("stopped by the user", mend="give the same command again to go on")
+            raise WorkerLost("all workers ended before the data did", where=terms.phase)
+        return dict(status)
+
+    # ------------------------------------------------------------------ workers
+
+    def _start_workers(self, ranks: range, wait: bool) -> None:
+        lives = dict(zip(ranks, self._incarnations.take(len(ranks)), strict=True))
+        self._admit(range(self._layout.shards), lives)
+        self._hands.start_workers(lives)
+        if wait:
+            self._hands.await_workers()
+        self._workers |= lives
+        for rank, incarnation in lives.items():
+            self._hands.ask("join", rank, incarnation)
+            self._hands.run_worker(rank)
+
+    def _reap(self, seconds: float, replace: bool) -> None:
+        for end in self._hands.ended(seconds):
+            if self._workers.get(end.rank) != end.incarnation:
+                continue
+            if end.reason:
+                self._replace(end.rank, end.reason, replace)
+            else:
+                del self._workers[end.rank]
+                self._hands.end_worker(end.rank)
+
+    def _replace_silent(self) -> None:
+        for rank, incarnation in self._hands.ask("expire"):
+            if self._workers.get(rank) == incarnation:
+                self._replace(rank, "its lease ran out", anew=True)
+
+    def _replace(self, rank: int, reason: str, anew: bool) -> None:
+        turn = self._hands.ask("leave", rank, self._workers.pop(rank))
+        if turn is not None:
+            self._turn = turn
+            self._call_all("amend", turn)
+        self._hands.end_worker(rank)
+        if not anew:
+            return
+        self._count_restart(f"worker {rank}: {reason}")
+        self._start_workers(range(rank, rank + 1), wait=False)
+        self._on_event(Restarted(self._terms.phase, "worker", rank, self._workers[rank], reason))
+
+    # ------------------------------------------------------------------ shards
+
+    def _shard_stats(self) -> list[dict[str, Any]]:
+        """Figures of every shard; one that has died is restored from the last snapshot on the way."""
+        found = self._call_all("stats")
+        for index, stats in found.items():
+            if isinstance(stats, Lost):
+                self._revive(index, stats.reason)
+        lost = [i for i, stats in found.items() if isinstance(stats, Lost)]
+        found |= self._hands.call_shards("stats", {i: () for i in lost})
+        return [stats for _, stats in sorted(found.items()) if not isinstance(stats, Lost)]
+
+    def _revive(self, index: int, reason: str) -> None:
+        self._count_restart(f"shard {index}: {reason}")
+        incarnation = self._incarnations.take(1)[0]
+        self._hands.start_shards({index: incarnation}, self._manifest)
+        self._admit(range(index, index + 1), self._workers)
+        if self._turn is not None:
+            self._hands.call_shards("amend", {index: (self._turn,)})
+        self._hands.announce()
+        self._on_event(Restarted(self._terms.phase, "shard", index, incarnation, reason))
+
+    def _admit(self, shards: range, workers: Mapping[int, int]) -> None:
+        """From now on the shards refuse what older incarnations of these workers send."""
+        for rank, incarnation in workers.items():
+            self._hands.call_shards("admit", {i: (rank, incarnation) for i in shards})
+
+    def _call_all(self, method: str, *arguments: Any) -> dict[int, Any]:
+        return self._hands.call_shards(method, {i: arguments for i in range(self._layout.shards)})
+
+    def _count_restart(self, what: str) -> None:
+        self._restarts += 1
+        if self._restarts > self._terms.max_restarts:
+            raise WorkerLost(
+                f"{self._restarts} deaths, cluster.max_restarts is {self._terms.max_restarts}; the last: {what}",
+                where=self._terms.phase,
+            )
+
+    # ------------------------------------------------------------------ snapshots
+
+    def _save(self) -> bool:
+        """Writes a snapshot; False if a shard died meanwhile: then the last one stays the good one."""
+        begin, number = self._hands.now(), self._number + 1
+        state, checksums = self._capture(number)
+        if any(isinstance(c, Lost) for c in checksums.values()):
+            return False
+        in_order = [checksums[i] for i in range(self._layout.shards)]
+        manifest = {"layout": self._layout.plain(), "checksums": in_order, "coordinator": state}
+        snapshot.commit(self._folder, number, manifest)
+        self._number, self._manifest = number, manifest | {"number": number}
+        self._on_event(SnapshotWritten(self._terms.phase, number, self._hands.now() - begin))
+        return True
+
+    def _capture(self, number: int) -> tuple[dict[str, Any], dict[int, Any]]:
+        """The ledger first: what finishes meanwhile is repeated after a resume, never lost."""
+        state = self._hands.ask("state")
+        paths = {i: (snapshot.shard_path(self._folder, number, i),) for i in range(self._layout.shards)}
+        return state, self._hands.call_shards("save", paths)
