@@ -330,9 +330,10 @@ def _mean(gradients: list[Gradient]) -> Gradient:
             dense += g.dense
         dense *= share
     rows: dict[str, tuple[Rows, Array]] = {}
-    for name in gradients[0].rows:
-        ids = np.concatenate([g.rows[name][0] for g in gradients])
-        values = np.concatenate([g.rows[name][1] for g in gradients])
+    for name in sorted({name for g in gradients for name in g.rows}):
+        parts = [g.rows[name] for g in gradients if name in g.rows]  # a worker may touch no row of this shard
+        ids = np.concatenate([ids for ids, _ in parts])
+        values = np.concatenate([values for _, values in parts])
         unique, inverse = np.unique(ids, return_inverse=True)
         summed = np.zeros((len(unique), values.shape[1]), np.float32)
         np.add.at(summed, inverse, values)
