@@ -37,6 +37,7 @@ class Standing:
     gauges: dict[str, float] = field(default_factory=dict)
     slice: Slice | None = None
     seen: float = 0.0
+    heard: bool = False  # not while it starts and builds its model, which may take longer than a lease
 
 
 class Coordinator:
@@ -84,8 +85,10 @@ class Coordinator:
         return None if self.rounds is None else self.rounds.leave(worker)
 
     def expire(self, now: float) -> list[tuple[int, int]]:
-        """(worker, incarnation) of those whose lease ran out; the host replaces them."""
-        return [(w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now)) if w in self.workers]
+        """(worker, incarnation) of those whose lease ran out, or that hold none and have been silent for as long:
+        the others may be waiting for them. The host replaces them."""
+        silent = {w for w, s in self.workers.items() if s.heard and s.seen < now - self.ledger.lease_seconds}
+        return [(w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now) | silent) if w in self.workers]
 
     def stop(self) -> None:
         """No further slices: workers end theirs, flush, and leave. At staleness 0 no further step: they stay at
@@ -111,7 +114,7 @@ class Coordinator:
                 self.rounds.leave(worker)
             return None
         standing = self.workers[worker]
-        standing.seen = now
+        standing.seen, standing.heard = now, True
         if self.rounds is not None:
             taken = self.rounds.hungry(worker, now)
         elif worker != 0 and self._warm_steps < self._warm_start:

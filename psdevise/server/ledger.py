@@ -54,7 +54,7 @@ class Ledger:
 
     def __init__(self, slices: Sequence[tuple[int, int]], epochs: int, seed: int, lease_seconds: float) -> None:
         self._slices, self._epochs, self._seed = list(slices), epochs, seed
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self.leases: dict[tuple[int, int], Lease] = {}
         self._pool: list[Slice] = []
         self._next_epoch = 0
@@ -90,13 +90,13 @@ class Ledger:
         if not self._pool:
             return None
         taken = self._pool.pop(0)
-        self.leases[taken.epoch, taken.number] = Lease(taken, worker, now + self._lease_seconds)
+        self.leases[taken.epoch, taken.number] = Lease(taken, worker, now + self.lease_seconds)
         return taken
 
     def renew(self, worker: int, now: float) -> None:
         for lease in self.leases.values():
             if lease.worker == worker:
-                lease.until = now + self._lease_seconds
+                lease.until = now + self.lease_seconds
 
     def advance(self, worker: int, taken: Slice, position: int) -> None:
         """Records that the worker has done `position` batches of the slice (staleness 0: a snapshot
