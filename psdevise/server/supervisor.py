@@ -18,7 +18,7 @@ from psdevise.server.layout import Layout
 from psdevise.server.protocol import Turn
 from psdevise.server.start import Start
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 BOUNDARY_SECONDS = 0.005
 
 
