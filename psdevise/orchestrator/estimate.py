@@ -40,7 +40,8 @@ def estimate(options: RunOptions) -> Iterator[str]:
         else:
             state = "run"
         yield f"  {phase.name:<14} {key}  {state}"
-    yield from _data(options)
+    if options.data.has_pictures:
+        yield from _data(options)
     yield from _training(options)
     cluster = options.cluster
     gpu_workers = cluster.num_workers if cluster.gpu_workers is None else cluster.gpu_workers
@@ -71,9 +72,13 @@ def _data(options: RunOptions) -> Iterator[str]:
 def _training(options: RunOptions) -> Iterator[str]:
     language = options.language
     if language.vectors is None:
-        # The vocabulary is not counted yet: a guess of 100,000 terms gives the scale.
-        tables = (Table("input", 100_000, language.skipgram.dim), Table("inner", 100_000, language.skipgram.dim))
-        yield _line("language (if the text has 100,000 terms)", Layout(tables=tables), options, language.downpour, True)
+        # The vocabulary is not counted yet: its cap or else a guess gives the scale.
+        terms = options.vocabulary.max_terms or 100_000
+        tables = (Table("input", terms, language.skipgram.dim), Table("inner", terms, language.skipgram.dim))
+        name = f"language (if the text has {terms:,} terms)"
+        yield _line(name, Layout(tables=tables), options, language.downpour, True)
+    if not options.data.has_pictures:
+        return
     core = options.visual.core
     module = build(replace(core, weights=None)) if ":" in core.name else build_without_weights(core)
     dense = (Dense("core", (parameters(module),)),)

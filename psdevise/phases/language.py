@@ -37,7 +37,7 @@ class LanguageOptions:
     epochs: int = option(1, "passes over the text", low=1)
     rate: float = option(0.1, "learning rate inside a block; word2vec's for skipgram.step sgd is 0.025", low=0.0)
     schedule: Literal["constant", "linear"] = option("constant", "the rate stays, or falls linearly to a hundredth")
-    block_words: int = option(10_000, "words of a block, between a fetch and a push of rows", low=1)
+    block_words: int = option(20_000, "words of a block, between a fetch and a push of rows", low=1)
     slices: int = option(64, "slices of the corpus per pass; at least ten per worker", low=1)
     optimizer: OptimizerOptions = option(OptimizerOptions(table_rule="sum"), "update of the tables on the shards")
     downpour: DownpourOptions = option(

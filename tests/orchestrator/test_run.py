@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import psdevise
 from psdevise import store
+from psdevise.cli.main import exit_code
 from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
 from psdevise.evaluation.bulk import predict_table
 from psdevise.events import Event, Notice, PhaseFinished, Progress, from_plain, to_plain
@@ -295,3 +296,28 @@ def test_foreign_vectors_and_language_beside_visual(finished: tuple[Path, Done, 
     assert not any(phase_of(e) == "vocabulary" for e in events)
     assert done.results
     assert not [e for e in events if isinstance(e, Notice) and "refused" in e.text]
+
+
+def test_a_run_without_pictures_is_vocabulary_and_language(
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, _ = finished
+    world = next((folder / "tiny" / "artifacts").glob("world-*"))
+    labels = world / "unseen.txt"
+    options = (f"data.text={world}/text.txt", "data.world=null", f"vocabulary.keep=[{labels}]")
+    events: list[Event] = []
+    done = execute(tiny(tmp_path, *options), events.append, finish=write)
+    assert done.results == []
+    assert [e.phase for e in events if isinstance(e, PhaseFinished)] == ["vocabulary", "language"]
+    assert not list(estimate(tiny(tmp_path, *options)))[1].endswith("run")
+    kind = labels.read_text().split("\n")[0]
+    asked = ["--neighbors", kind, "--labels", str(labels), "--json"]
+    assert exit_code(["evaluate", "words", str(tmp_path / "tiny"), *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["neighbors"][kind]) == 5
+    assert all(row["count"] > 0 for row in found["coverage"][str(labels)])
+    assert exit_code(["evaluate", "words", str(tmp_path)]) == 1
+    with pytest.raises(ConfigError, match="trains word vectors"):
+        tiny(tmp_path, *options, "language.vectors=x.bin")
+    with pytest.raises(ConfigError, match="no pictures"):
+        tiny(tmp_path, *options, "data.images.train=x.parquet")

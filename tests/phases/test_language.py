@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from psdevise.data import corpus
 from psdevise.errors import ConfigError, Interrupted
+from psdevise.events import Event, Progress, Restarted
 from psdevise.models.skipgram import SkipGram, SkipGramOptions
 from psdevise.phases.language import BuildLanguage, LanguageOptions, LanguageTask, grown, word_vectors
 from psdevise.runtime.inprocess import InProcess
@@ -174,3 +177,39 @@ def test_a_repeated_slice_is_the_same_slice(text: tuple[str, tuple[int, ...]]) -
         np.testing.assert_array_equal(a.terms, b.terms)
         np.testing.assert_array_equal(a.low, b.low)
     assert isinstance(task.model, SkipGram)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_on_ray_a_killed_worker_and_a_stop_in_mid_pass_lose_no_text(
+    tmp_path: Path, text: tuple[str, tuple[int, ...]]
+) -> None:
+    """One worker is killed, then the run is stopped, then resumed with other numbers."""
+    from psdevise.runtime.training import OnRay
+
+    chosen = replace(options(), epochs=40, slices=20)
+    begun = job(tmp_path, text, chosen)
+    begun = replace(begun, cluster=ClusterOptions(num_workers=2, num_shards=2, snapshot_seconds=0.5, lease_seconds=10))
+    interrupt = threading.Event()
+    restarts: list[Restarted] = []
+    killed: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Restarted):
+            restarts.append(event)
+        if isinstance(event, Progress) and event.figures and event.done > 0.02:
+            pid = next((f.gauges["pid"] for f in event.figures if "pid" in f.gauges), 0.0)
+            if not killed and pid:
+                killed.append(int(pid))
+                os.kill(int(pid), signal.SIGKILL)
+            elif restarts:
+                interrupt.set()
+
+    with pytest.raises(Interrupted):
+        OnRay().train(begun, on_event, interrupt)
+    assert [event.role for event in restarts] == ["worker"]
+    other = replace(begun, cluster=replace(begun.cluster, num_workers=3, num_shards=1))
+    trained = OnRay().train(other, lambda event: None, threading.Event())
+    assert trained.audit["finished"] == 40 * SENTENCES
+    assert trained.audit["refused"] == 0
+    assert all(np.isfinite(values).all() for values in trained.parameters.values())
