@@ -1,4 +1,4 @@
-"""`psdevise data`: pictures or text as Parquet, once."""
+"""`psdevise data`: pictures or text as Parquet, once; vectors in any form."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from psdevise.cli.console import console, error_console
+from psdevise.cli.vectors import vectors
 
 
 @click.group()
 def data() -> None:
-    """Prepare pictures or text as Parquet; an interrupted conversion goes on with the same command."""
+    """Prepare pictures or text as Parquet (an interrupted conversion goes on with the same command), or vectors."""
 
 
 @data.command()
@@ -90,6 +91,9 @@ def text(source: str, out: str, column: str | None, labels: tuple[str, ...], see
         highlight=False,
         soft_wrap=True,
     )
+
+
+data.add_command(vectors)
 
 
 class _bar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from psdevise.cli.console import console, error_console
+from psdevise.cli.vectors import open_vectors
 
 PAIR_SETS = {"wordsim": "WordSim-353", "simlex": "SimLex-999", "men": "MEN", "rare": "RareWords"}
 
@@ -53,7 +53,7 @@ def words(
     from psdevise.evaluation import words as evaluation
     from psdevise.labels.space import LabelSpace
 
-    table, cut = _open(vectors)
+    table, cut = open_vectors(vectors)
     found: dict[str, Any] = {"terms": len(table.terms), "dim": table.dim}
     found["similarity"] = {
         PAIR_SETS[name]: asdict(evaluation.similarity(table, evaluation.read_pairs(path)))
@@ -79,27 +79,6 @@ def words(
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         _show(found)
-
-
-def _open(path: str) -> tuple[Any, Callable[[str], str]]:
-    """The vectors of a file or of a run, with their counts if it is one, and how its terms are cut."""
-    from psdevise import store
-    from psdevise.data.vocabulary import Vocabulary
-    from psdevise.errors import DataError
-    from psdevise.labels import vectors as word_vectors
-    from psdevise.orchestrator.run import part_of
-
-    if not store.exists(store.join(path, "run.json")):
-        return word_vectors.load(path), lambda phrase: " ".join(phrase.lower().split())
-    language = part_of(path, "language")
-    if language is None:
-        raise DataError("this run has no word vectors yet", where=path, mend="psdevise run goes on with it")
-    table = word_vectors.load(store.join(language, "vectors.bin"))
-    vocabulary = part_of(path, "vocabulary")
-    if vocabulary is None:
-        return table, str.lower
-    counted = Vocabulary.load(store.join(vocabulary, "vocabulary.parquet"))
-    return word_vectors.WordVectors(table.terms, table.matrix, counted.counts), counted.term_of
 
 
 def _neighbours(table: Any, term: str, k: int) -> list[tuple[str, float]] | None:

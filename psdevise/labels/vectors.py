@@ -60,25 +60,30 @@ class WordVectors:
         return (self.matrix / np.maximum(norms, 1e-12)).astype(np.float32)
 
     def save(self, path: str) -> None:
-        """word2vec format, `.bin` binary, else text; spaces inside a term become underscores, as is
-        usual there, so that gensim's KeyedVectors reads it.
+        """By the file's name: `.parquet` (terms as they are), `.bin` word2vec binary, `.glove` or `.glove.txt` GloVe's
+        text, else word2vec text. In all but Parquet spaces inside a term become underscores, as is usual there, so
+        that gensim's KeyedVectors reads it.
 
         Raises:
             DataError: terms that differ only in that, of which gensim would drop all but the first.
         """
-        binary = path.endswith(".bin")
+        if path.endswith(".parquet"):
+            save_parquet(self, path)
+            return
         twice = _repeated([term.replace(" ", "_") for term in self.terms])
         if twice is not None:
             raise DataError(f"several terms would be written as {twice!r}", where=path)
+        lines = self._lines(binary=path.endswith(".bin"), header=not path.endswith((".glove", ".glove.txt")))
 
         def write_to(file: IO[bytes]) -> None:
-            for line in self._word2vec(binary):
+            for line in lines:
                 file.write(line)
 
         store.write_atomic(path, write_to)
 
-    def _word2vec(self, binary: bool) -> Iterable[bytes]:
-        yield f"{len(self.terms)} {self.dim}\n".encode()
+    def _lines(self, binary: bool, header: bool) -> Iterable[bytes]:
+        if header:
+            yield f"{len(self.terms)} {self.dim}\n".encode()
         for term, row in zip(self.terms, self.matrix, strict=True):
             name = term.replace(" ", "_").encode()
             if binary:

@@ -8,11 +8,12 @@ import pytest
 from click.testing import CliRunner
 from gensim.models import KeyedVectors
 
+from psdevise.cli.data import data
 from psdevise.cli.evaluate import evaluate
-from psdevise.errors import DataError
+from psdevise.errors import DataError, LabelError
 from psdevise.evaluation import words
 from psdevise.labels.space import LabelSpace
-from psdevise.labels.vectors import WordVectors
+from psdevise.labels.vectors import WordVectors, load
 
 
 @pytest.fixture
@@ -125,3 +126,32 @@ def test_the_command_on_a_file(tmp_path: Path, vectors: WordVectors) -> None:
     wrong = CliRunner().invoke(evaluate, ["words", str(tmp_path / "v.bin"), "w1"])
     assert wrong.exit_code == 2
     assert "--neighbors" in wrong.output
+
+
+@pytest.mark.parametrize("name", ["v.bin", "v.txt", "v.glove.txt", "v.parquet"])
+def test_vectors_go_from_any_form_to_any_other(tmp_path: Path, vectors: WordVectors, name: str) -> None:
+    first, then = tmp_path / name, tmp_path / "again.bin"
+    WordVectors(("two words", *vectors.terms[1:]), vectors.matrix).save(str(first))
+    for source, out in [(first, then), (then, tmp_path / f"back-{name}")]:
+        CliRunner().invoke(data, ["vectors", str(source), str(out)], catch_exceptions=False)
+    found = load(str(tmp_path / f"back-{name}"))
+    assert found.terms == ("two words", *vectors.terms[1:])
+    np.testing.assert_array_equal(found.matrix, vectors.matrix)
+
+
+def test_glove_text_has_no_header_and_opens_in_gensim(tmp_path: Path, vectors: WordVectors) -> None:
+    vectors.save(str(tmp_path / "v.glove.txt"))
+    found = KeyedVectors.load_word2vec_format(str(tmp_path / "v.glove.txt"), no_header=True)
+    np.testing.assert_array_equal(found.vectors, vectors.matrix)
+
+
+def test_foreign_vectors_under_the_names_of_labels(tmp_path: Path, vectors: WordVectors) -> None:
+    vectors.save(str(tmp_path / "v.txt"))
+    (tmp_path / "l.tsv").write_text("label\tterms\nfirst\tw3\nboth\tw4 w5\n")
+    arguments = ["vectors", str(tmp_path / "v.txt"), str(tmp_path / "l.parquet"), "--labels", str(tmp_path / "l.tsv")]
+    assert "1 first term, 1 mean of words" in CliRunner().invoke(data, arguments, catch_exceptions=False).output
+    found = load(str(tmp_path / "l.parquet"))
+    assert found.terms == ("first", "both")
+    np.testing.assert_array_equal(found.matrix[0], vectors.matrix[3])
+    with pytest.raises(LabelError, match="both"):
+        CliRunner().invoke(data, [*arguments, "--fallback", "stop"], catch_exceptions=False)
