@@ -106,12 +106,13 @@ class LanguageTask:
         rate = self._options.rate * self._schedule(progress)
         before = {name: replica.tables[name][ids] for name, ids in batch.rows.items()}
         figures = self.model.train(replica.tables, batch, rate)
-        scale = np.float32(1.0 if self._options.optimizer.table_rule == "sum" else 1.0 / rate)
+        displaced = self._options.optimizer.table_rule == "sum"
         pushed = {}
         for name, ids in batch.rows.items():
             moved = before[name]
             moved -= replica.tables[name][ids]
-            moved *= scale
+            if not displaced:
+                moved /= np.float32(rate)
             pushed[name] = (ids, moved)
         return pushed, {"words": float(batch.words), "examples": float(figures.pairs), "loss": figures.loss}
 
