@@ -44,20 +44,20 @@ def join(base: str, *parts: str) -> str:
 
 def exists(path: str) -> bool:
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         return bool(fs.exists(inside))
 
 
 def make_folder(path: str) -> None:
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         fs.makedirs(inside, exist_ok=True)
 
 
 def listing(path: str) -> list[str]:
     """Names (not paths) inside a folder, sorted; empty if there is no such folder."""
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         if not fs.exists(inside):
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(inside, detail=False, refresh=True))
@@ -65,19 +65,19 @@ def listing(path: str) -> list[str]:
 
 def remove(path: str) -> None:
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         if fs.exists(inside):
             fs.rm(inside, recursive=True)
 
 
 def open_read(path: str) -> IO[bytes]:
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         return fs.open(inside, "rb")  # type: ignore[no-any-return]
 
 
 def read_bytes(path: str) -> bytes:
-    with open_read(path) as f, _explained(path):
+    with open_read(path) as f, explained(path):
         return f.read()
 
 
@@ -102,7 +102,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> str:
         StoreError: no space, no permission; whatever stood at `path` before is untouched.
     """
     fs, inside = filesystem(path)
-    with _explained(path):
+    with explained(path):
         fs.makedirs(inside.rsplit("/", 1)[0], exist_ok=True)
         if not isinstance(fs, LocalFileSystem):
             with fs.open(inside, "wb") as f:
@@ -138,7 +138,7 @@ def write_json(path: str, value: Any) -> str:
 
 def sha256(path: str) -> str:
     digest = hashlib.sha256()
-    with open_read(path) as f, _explained(path):
+    with open_read(path) as f, explained(path):
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -155,7 +155,7 @@ def key_of(value: Any) -> str:
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def explained(path: str) -> Iterator[None]:
     """Turns an OSError into a StoreError that names the path and the mend."""
     try:
         yield

@@ -9,12 +9,14 @@ from psdevise.cli.progress import Display, duration
 
 
 @click.command(epilog="A stopped run goes on where it stopped when the same command is given again.")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False))
+@click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one option; may be repeated.")
 @click.option("--from", "redo_from", metavar="PHASE", help="Run this phase anew, and all that need it.")
 @click.option("--dry-run", is_flag=True, help="Open the data and show what would run, with memory and traffic.")
 @click.option("--options", "show_options", is_flag=True, help="List every option with its default and meaning.")
-def run(config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run: bool, show_options: bool) -> None:
+def run(
+    config: str | None, overrides: tuple[str, ...], redo_from: str | None, dry_run: bool, show_options: bool
+) -> None:
     """Train and evaluate what the YAML file CONFIG describes.
 
     \b
@@ -22,6 +24,7 @@ def run(config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run:
     psdevise run jobs/cifar100.yaml --set seed=1 --set cluster.num_workers=4
     psdevise run jobs/cifar100.yaml --from joint-devise
     psdevise run jobs/cifar100.yaml --dry-run
+    psdevise run --options
     """
     from psdevise import config as configuration
     from psdevise.orchestrator.options import RunOptions
@@ -33,6 +36,8 @@ def run(config: str, overrides: tuple[str, ...], redo_from: str | None, dry_run:
             console.print(f"[bold]{path}[/] = {default}", highlight=False, soft_wrap=True)
             console.print(f"    {text}", highlight=False, soft_wrap=True)
         return
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG'.")
     options = configuration.load(RunOptions, config, overrides)
     if dry_run:
         from psdevise.orchestrator.estimate import estimate

@@ -157,8 +157,9 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
         with lock:
             line = json.dumps({"time": time.time(), **events.to_plain(event)})
             if file is not None:
-                file.write(line + "\n")
-                file.flush()
+                with store.explained(path):
+                    file.write(line + "\n")
+                    file.flush()
             else:
                 lines.append(line)
                 if time.monotonic() - written > 30 or isinstance(event, RunFinished):

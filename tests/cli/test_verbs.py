@@ -66,7 +66,8 @@ def test_dry_run_opens_the_data_and_runs_nothing(tmp_path: Path, capsys: pytest.
 def test_options_are_listed_with_their_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("{}")
-    text = output(capsys, "run", str(config), "--options")
+    text = output(capsys, "run", "--options")
+    assert text == output(capsys, "run", str(config), "--options")
     assert "visual.downpour.n_push = 1" in text
     assert "steps whose gradients are summed into one push" in text
 
