@@ -97,6 +97,10 @@ class Coordinator:
             self.stopping = True
         self.pause(True)
 
+    def unfinished(self) -> Turn | None:
+        """At staleness 0: what a shard that was restored may still wait for of the turn under way."""
+        return None if self.rounds is None else self.rounds.unfinished
+
     def pause(self, paused: bool) -> None:
         """At staleness 0: keeps the next step from opening, so that a snapshot finds all at a boundary."""
         if self.rounds is not None:

@@ -66,6 +66,14 @@ class Rounds:
         return self.turn
 
     @property
+    def unfinished(self) -> Turn | None:
+        """The turn under way with those of its members whose pushes may still be on their way."""
+        if self.turn is None:
+            return None
+        late = tuple(w for w in self.turn.members if w not in self._arrived)
+        return Turn(self.turn.step, late) if late else None
+
+    @property
     def at_boundary(self) -> bool:
         """Whether nobody computes: the moment for a snapshot."""
         return self._arrived.keys() == self._workers

@@ -199,8 +199,9 @@ class Shard:
         return None
 
     def amend(self, turn: Turn) -> None:
-        """A member of the step under way died: go on with those that are left."""
-        if self._turn is not None and self._turn.step == turn.step:
+        """Some members of the step under way will not send: go on with those that are left. It may come before the
+        first push of its step, which still names the old ones."""
+        if self._turn is None or self._turn.step <= turn.step:
             self._turn = turn
             self._held = {w: h for w, h in self._held.items() if w in turn.members}
             self._complete()
@@ -300,8 +301,9 @@ class Shard:
         if self._turn is None or turn.step > self._turn.step:
             self._turn, self._held = turn, {}
         kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
-        self._held[identity.worker] = (identity, kept, rate)
-        self._complete()
+        if identity.worker in self._turn.members:  # else it was given up, and this comes late
+            self._held[identity.worker] = (identity, kept, rate)
+            self._complete()
         done = identity.sequence in self._answered[identity.worker]
         return Ack(self.version, 0, "applied" if done else "held")
 

@@ -15,7 +15,6 @@ from psdevise.events import Listener, Notice, Restarted, SnapshotWritten
 from psdevise.server import snapshot
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.layout import Layout
-from psdevise.server.protocol import Turn
 from psdevise.server.start import Start
 
 POLL_SECONDS = 0.25
@@ -113,7 +112,7 @@ class Supervisor:
         self._folder, self._number, self._manifest = start.folder, start.number, start.manifest
         self._workers: dict[int, int] = {}  # rank → incarnation of those that run
         self._restarts = 0
-        self._turn: Turn | None = None
+        self._restored: set[int] = set()  # shards, since the turn under way began (staleness 0)
         for problem in start.problems:
             on_event(Notice(terms.phase, f"a snapshot is broken, the one before it is used: {problem}"))
 
@@ -142,6 +141,7 @@ class Supervisor:
             status = hands.ask("status")
             self._show(status, self._shard_stats(), False)
             self._replace_silent()
+            self._help_restored()
             if not due and (hands.now() - saved > terms.snapshot_seconds or (stopping and terms.bound == 0)):
                 due = True
                 hands.ask("pause", True)
@@ -193,7 +193,6 @@ class Supervisor:
     def _replace(self, rank: int, reason: str, anew: bool) -> None:
         turn = self._hands.ask("leave", rank, self._workers.pop(rank))
         if turn is not None:
-            self._turn = turn
             self._call_all("amend", turn)
         self._hands.end_worker(rank)
         if not anew:
@@ -219,10 +218,20 @@ class Supervisor:
         incarnation = self._incarnations.take(1)[0]
         self._hands.start_shards({index: incarnation}, self._manifest)
         self._admit(range(index, index + 1), self._workers)
-        if self._turn is not None:
-            self._hands.call_shards("amend", {index: (self._turn,)})
+        self._restored.add(index)
         self._hands.announce()
         self._on_event(Restarted(self._terms.phase, "shard", index, incarnation, reason))
+
+    def _help_restored(self) -> None:
+        """At staleness 0: a shard that died when it had acknowledged some pushes of a turn gets only the others
+        again, and must not wait for those."""
+        if not self._restored:
+            return
+        turn = self._hands.ask("unfinished")
+        if turn is None:
+            self._restored = set()
+        else:
+            self._hands.call_shards("amend", {i: (turn,) for i in self._restored})
 
     def _admit(self, shards: range, workers: Mapping[int, int]) -> None:
         """From now on the shards refuse what older incarnations of these workers send."""
