@@ -36,6 +36,7 @@ class Standing:
     figures: Counter[str] = field(default_factory=Counter)
     gauges: dict[str, float] = field(default_factory=dict)
     slice: Slice | None = None
+    position: int = 0
     seen: float = 0.0
     heard: bool = False  # not while it starts and builds its model, which may take longer than a lease
 
@@ -129,7 +130,7 @@ class Coordinator:
             self._pace.leave(worker)
             return WAIT
         self._pace.join(worker)
-        standing.slice = taken
+        standing.slice, standing.position = taken, taken.position
         return taken
 
     def renew(self, worker: int, incarnation: int, now: float) -> bool:
@@ -156,18 +157,20 @@ class Coordinator:
         if not self._current(worker, incarnation):
             return None
         if self.rounds is not None:
+            self._advance(worker)
             turn = self.rounds.ready(worker, now)
             return WAIT if turn is None else Begun(turn.step, turn)
         step = self._pace.join(worker) if step < 0 else step
         return Begun(step, None) if self._pace.may_begin(step) else WAIT
 
     def pushed(self, worker: int, incarnation: int, step: int, position: int) -> None:
-        """The push of `step` is in at all shards; `position` batches of the worker's slice are done."""
+        """The push of `step` is in at all shards; `position` batches of the worker's slice are done. At staleness 0
+        they count from when the worker is at the boundary: until then, its death takes back what is held."""
         if self._current(worker, incarnation):
             self._pace.pushed(worker, step)
-            standing = self.workers[worker]
-            if standing.slice is not None:
-                self.ledger.advance(worker, standing.slice, position)
+            self.workers[worker].position = position
+            if self.rounds is None:
+                self._advance(worker)
 
     def report(
         self, worker: int, incarnation: int, figures: dict[str, float], gauges: dict[str, float], now: float
@@ -221,6 +224,11 @@ class Coordinator:
         self._warm_steps = state["warm_steps"]
         if self.rounds is not None:
             self.rounds.step = state["step"]
+
+    def _advance(self, worker: int) -> None:
+        standing = self.workers[worker]
+        if standing.slice is not None and standing.position > standing.slice.position:
+            self.ledger.advance(worker, standing.slice, standing.position)
 
     def _current(self, worker: int, incarnation: int) -> bool:
         standing = self.workers.get(worker)

@@ -33,6 +33,7 @@ class Pending:
     dense: Array | None
     ticket: Ticket = None
     asked: tuple[int, ...] = ()
+    held: set[int] = field(default_factory=set)
     refused: bool = False
     lag: int = 0
 
@@ -160,8 +161,7 @@ class Client:
     def arrived(self) -> Effects[None]:
         """Waits until every push has reached its shards: answered for good, or held for its turn."""
         for pending in list(self.pending):
-            if pending.asked:
-                yield from self._take_replies(pending)
+            yield from self._settle(pending, or_held=True)
 
     def average(self) -> Effects[None]:
         """Gives shard 0 this worker's buffers; not answered for, since a later one replaces it."""
@@ -186,14 +186,17 @@ class Client:
         pending.asked = tuple(pending.parts)
         pending.ticket = yield Send(calls)
 
-    def _settle(self, pending: Pending) -> Effects[None]:
-        """Until every shard has answered: sends again what was lost, refetches where a shard is new."""
+    def _settle(self, pending: Pending, or_held: bool = False) -> Effects[None]:
+        """Until every shard has answered (or holds it for its turn): sends again what was lost, refetches where a
+        shard is new."""
         waited = 0.0
         while True:
             if pending.asked:
                 yield from self._take_replies(pending)
             if not pending.parts:
                 break
+            if or_held and pending.held.issuperset(pending.parts):
+                return
             if waited >= self._deadline:
                 shard = next(iter(pending.parts))
                 raise DeadlineExceeded(f"shard {shard} did not take a push within {self._deadline:g} s")
@@ -213,7 +216,9 @@ class Client:
         asked, pending.asked = pending.asked, ()
         for shard, reply in zip(asked, replies, strict=True):
             if isinstance(reply, Ack):
-                if reply.outcome != "held":
+                if reply.outcome == "held":
+                    pending.held.add(shard)
+                else:
                     del pending.parts[shard]
                     pending.lag = max(pending.lag, reply.lag)
                     pending.refused |= reply.outcome == "too_stale"
@@ -233,12 +238,13 @@ class Client:
             identity = Identity(self._worker, self._incarnation, pending.sequence, self.oldest)
             calls = tuple(Call(s, "answer", (identity,)) for s in pending.parts)
             answers = yield from self._receive((yield Send(calls)), calls)
-            held = set()
+            held: set[int] = set()
             for call, answer in zip(calls, answers, strict=True):
                 if isinstance(answer, Ack):
                     held.add(call.shard)
                     if answer.outcome == "applied":
                         del pending.parts[call.shard]
+            pending.held = held
             if held.issuperset(pending.parts):
                 return
         yield from self.fetch({}, buffers=False)

@@ -152,7 +152,7 @@ class Downpour:
                     step = 0
             if item.last:
                 self._closing.append((item.slice, client.next_sequence))
-            yield from self._collect(wait=options.bound == 0 and item.last)
+            yield from self._collect(wait=options.bound == 0)
             yield from self._report(figures, progress)
             if upcoming is None:
                 upcoming = yield from self._next(wait=True)
