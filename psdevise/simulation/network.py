@@ -1,0 +1,113 @@
+"""Calls between simulated processes: late, lost, doubled, overtaking each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from psdevise.errors import PsdeviseError
+from psdevise.server.shard import Shard
+from psdevise.simulation.clock import Clock
+from psdevise.simulation.faults import Costs, Weather
+from psdevise.simulation.witness import Witness
+from psdevise.worker.effects import Call, ShardLost
+
+GIVE_UP_SECONDS = 0.15
+
+
+@dataclass
+class ShardLife:
+    """One process of one shard. It serves one call after the other."""
+
+    index: int
+    incarnation: int
+    shard: Shard
+    alive: bool = True
+    busy_until: float = 0.0
+
+
+@dataclass
+class Ticket:
+    """The answers to the calls of one Send, as they come in."""
+
+    replies: list[Any]
+    missing: set[int]
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def put(self, place: int, reply: Any) -> None:
+        """The first answer counts; later ones (the call was doubled, or given up) are dropped."""
+        if place not in self.missing:
+            return
+        self.missing.remove(place)
+        self.replies[place] = reply
+        if not self.missing:
+            for resume in self.waiting:
+                resume()
+
+
+class Network:
+    def __init__(self, clock: Clock, random: Random, weather: Weather, costs: Costs, witness: Witness) -> None:
+        self._clock, self._random, self._weather, self._costs = clock, random, weather, costs
+        self._witness = witness
+
+    def delay(self) -> float:
+        return self._weather.latency + self._weather.jitter * self._random.random()
+
+    def send(self, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], None]) -> Ticket:
+        """Issues calls to the processes that the caller knows; `on_lost` is told which of them is gone."""
+        ticket = Ticket([None] * len(calls), set(range(len(calls))))
+        for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
+            self._send(ticket, place, call, life, on_lost)
+        return ticket
+
+    def _send(self, ticket: Ticket, place: int, call: Call, life: ShardLife, on_lost: Callable[[int], None]) -> None:
+        draw, weather = self._random.random(), self._weather
+
+        def lose() -> None:
+            if place in ticket.missing:
+                on_lost(call.shard)
+                ticket.put(place, ShardLost("the connection broke", where=f"shard {call.shard}"))
+
+        def answer(reply: Any) -> None:
+            if reply is None and not life.alive:
+                lose()
+            else:
+                ticket.put(place, reply)
+
+        def drop(reply: Any) -> None:
+            """The answer is lost on its way."""
+
+        if draw < weather.lost:
+            self._clock.after(GIVE_UP_SECONDS * self._random.random(), lose)
+            if draw < weather.lost * 2 / 3:  # it arrives all the same, and perhaps much later
+                late = GIVE_UP_SECONDS * 4 * self._random.random() if draw < weather.lost / 3 else self.delay()
+                self._clock.after(late, lambda: self.serve(life, call, drop))
+            return
+        self._clock.after(self.delay(), lambda: self.serve(life, call, answer))
+        if draw > 1 - weather.doubled:
+            self._clock.after(self.delay() * 3, lambda: self.serve(life, call, drop))
+
+    def serve(self, life: ShardLife, call: Call, answer: Callable[[Any], None]) -> None:
+        """Now at the shard's process: waits for its turn there, is executed, and the answer goes back."""
+        begin = max(self._clock.now, life.busy_until)
+        life.busy_until = begin + self._costs.serve
+
+        def execute() -> None:
+            reply = self._execute(life, call) if life.alive else None
+            self._clock.after(self.delay(), lambda: answer(reply))
+
+        self._clock.after(life.busy_until - self._clock.now, execute)
+
+    def _execute(self, life: ShardLife, call: Call) -> Any:
+        before = life.shard.version
+        try:
+            reply = getattr(life.shard, call.method)(*call.arguments)
+        except PsdeviseError as e:
+            reply = e
+        if call.method == "pull" and not isinstance(reply, PsdeviseError):
+            views = {"dense": reply.dense, "accumulators": reply.accumulators, "buffers": reply.buffers}
+            reply = replace(reply, **{k: None if v is None else v.copy() for k, v in views.items()})
+        self._witness.served(life, call, reply, before)
+        return () if reply is None else reply
