@@ -21,10 +21,11 @@ class CoordinatorActor:
         bound: int | None,
         warm_start: int,
         expected: int,
+        start_seconds: float,
         state: dict[str, Any] | None,
     ) -> None:
         ledger = Ledger(slices, epochs, seed, lease_seconds)
-        self._coordinator = Coordinator(ledger, bound, warm_start, expected)
+        self._coordinator = Coordinator(ledger, bound, warm_start, expected, start_seconds)
         self._shards: list[str] = []
         if state is not None:
             self._coordinator.restore(state)

@@ -106,6 +106,7 @@ class _Hands:
                 job.downpour.bound,
                 job.downpour.warm_start,
                 cluster.num_workers,
+                cluster.start_timeout,
                 state,
             )
         )

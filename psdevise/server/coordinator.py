@@ -48,13 +48,16 @@ class Coordinator:
         bound: staleness, None for unbounded.
         warm_start: steps that worker 0 makes alone before the others get a slice.
         expected: at staleness 0, how many workers the first step waits for.
+        start_seconds: how long a worker may take from joining to its first question.
     """
 
-    def __init__(self, ledger: Ledger, bound: int | None, warm_start: int = 0, expected: int = 1) -> None:
+    def __init__(
+        self, ledger: Ledger, bound: int | None, warm_start: int = 0, expected: int = 1, start_seconds: float = 120.0
+    ) -> None:
         self.ledger = ledger
         self._pace = Pace(bound)
         self.rounds = Rounds(expected, ledger.lease) if bound == 0 else None
-        self._warm_start = warm_start
+        self._warm_start, self._expected, self._start_seconds = warm_start, expected, start_seconds
         self._warm_steps = 0
         self.workers: dict[int, Standing] = {}
         self.total: Counter[str] = Counter()  # of all workers, also those that are gone
@@ -87,8 +90,12 @@ class Coordinator:
 
     def expire(self, now: float) -> list[tuple[int, int]]:
         """(worker, incarnation) of those whose lease ran out, or that hold none and have been silent for as long:
-        the others may be waiting for them. The host replaces them."""
-        silent = {w for w, s in self.workers.items() if s.heard and s.seen < now - self.ledger.lease_seconds}
+        others may be waiting for them. The host replaces them."""
+        silent = set()
+        for worker, standing in self.workers.items():
+            patience = self.ledger.lease_seconds if standing.heard else self._start_seconds
+            if standing.seen < now - patience:
+                silent.add(worker)
         return [(w, self.workers[w].incarnation) for w in sorted(self.ledger.expire(now) | silent) if w in self.workers]
 
     def stop(self) -> None:
@@ -220,7 +227,7 @@ class Coordinator:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.ledger.restore(state["ledger"])
+        self.ledger.restore(state["ledger"], workers=0 if self.rounds is None else self._expected)
         self._warm_steps = state["warm_steps"]
         if self.rounds is not None:
             self.rounds.step = state["step"]

@@ -57,6 +57,7 @@ class Ledger:
         self.lease_seconds = lease_seconds
         self.leases: dict[tuple[int, int], Lease] = {}
         self._pool: list[Slice] = []
+        self._kept: dict[int, Slice] = {}  # worker → the slice that it goes on with after a restore
         self._next_epoch = 0
         self.finished: list[set[int]] = [set() for _ in range(epochs)]
         self.audit = Audit()
@@ -82,16 +83,16 @@ class Ledger:
         return 1.0 if total == 0 else self.audit.finished / total
 
     def lease(self, worker: int, now: float) -> Slice | None:
-        """The next slice, or None when none is free: all are leased or finished."""
+        """The next slice, or None when none is free: all are leased, kept for their holders, or finished."""
+        if worker in self._kept:
+            return self._lease(self._kept.pop(worker), worker, now)
         if not self._pool and self._next_epoch < self._epochs:
             order = np.random.default_rng([self._seed, self._next_epoch]).permutation(len(self._slices))
             self._pool = [Slice(self._next_epoch, int(i), rank, *self._slices[i]) for rank, i in enumerate(order)]
             self._next_epoch += 1
         if not self._pool:
             return None
-        taken = self._pool.pop(0)
-        self.leases[taken.epoch, taken.number] = Lease(taken, worker, now + self.lease_seconds)
-        return taken
+        return self._lease(self._pool.pop(0), worker, now)
 
     def renew(self, worker: int, now: float) -> None:
         for lease in self.leases.values():
@@ -133,34 +134,46 @@ class Ledger:
 
     def state(self) -> dict[str, Any]:
         """JSON-ready; what is leased now counts as not begun, but for its position."""
-        open_slices = sorted((lease.slice for lease in self.leases.values()), key=lambda s: (s.epoch, s.rank))
+        held = {lease.worker: lease.slice for lease in self.leases.values()} | self._kept
+        open_slices = sorted({lease.slice for lease in self.leases.values()} | {*self._kept.values()}, key=_place)
         return {
             "pool": [list(s) for s in [*open_slices, *self._pool]],
+            "holders": {str(worker): list(s) for worker, s in sorted(held.items())},
             "next_epoch": self._next_epoch,
             "finished": [sorted(f) for f in self.finished],
             "audit": vars(self.audit) | {},
             "slices": [list(s) for s in self._slices],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from `state()`; slices that were leased then are leased anew.
+    def restore(self, state: dict[str, Any], workers: int = 0) -> None:
+        """Goes on from `state()`; slices that were leased then are leased anew, those of the first `workers` to the
+        very worker that held them.
 
         Raises:
             ValueError: the state belongs to another cut of the data.
         """
         if state["slices"] != [list(s) for s in self._slices] or len(state["finished"]) != self._epochs:
             raise ValueError("the snapshot's slices are not those of this run")
-        self._pool = [Slice(*s) for s in state["pool"]]
+        self._kept = {int(w): Slice(*s) for w, s in state["holders"].items() if int(w) < workers}
+        self._pool = [s for s in (Slice(*s) for s in state["pool"]) if s not in self._kept.values()]
         self._next_epoch = state["next_epoch"]
         self.finished = [set(f) for f in state["finished"]]
         self.audit = Audit(**state["audit"])
         self.leases = {}
+
+    def _lease(self, taken: Slice, worker: int, now: float) -> Slice:
+        self.leases[taken.epoch, taken.number] = Lease(taken, worker, now + self.lease_seconds)
+        return taken
 
     def _give_back(self, key: tuple[int, int]) -> Slice:
         back = self.leases.pop(key).slice
         self._pool.insert(0, back)
         self.audit.repeated += back.stop - back.start
         return back
+
+
+def _place(taken: Slice) -> tuple[int, int]:
+    return taken.epoch, taken.rank
 
 
 def cut(rows: int, slices: int) -> list[tuple[int, int]]:

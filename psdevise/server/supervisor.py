@@ -111,7 +111,7 @@ class Supervisor:
         self._incarnations, self._on_event, self._show = incarnations, on_event, show
         self._folder, self._number, self._manifest = start.folder, start.number, start.manifest
         self._workers: dict[int, int] = {}  # rank → incarnation of those that run
-        self._restarts = 0
+        self._restarts, self._done = 0, False
         self._restored: set[int] = set()  # shards, since the turn under way began (staleness 0)
         for problem in start.problems:
             on_event(Notice(terms.phase, f"a snapshot is broken, the one before it is used: {problem}"))
@@ -139,6 +139,7 @@ class Supervisor:
                 hands.ask("stop")
             self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
             status = hands.ask("status")
+            self._done = status["done"]
             self._show(status, self._shard_stats(), False)
             self._replace_silent()
             self._help_restored()
@@ -195,7 +196,7 @@ class Supervisor:
         if turn is not None:
             self._call_all("amend", turn)
         self._hands.end_worker(rank)
-        if not anew:
+        if not anew or self._done:
             return
         self._count_restart(f"worker {rank}: {reason}")
         self._start_workers(range(rank, rank + 1), wait=False)

@@ -39,6 +39,7 @@ class SimulatedJob:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     lag: LagOptions = field(default_factory=LagOptions)
     lease_seconds: float = 1.0
+    start_seconds: float = 2.0
     snapshot_seconds: float = 0.2
     max_restarts: int = 50
 

@@ -51,7 +51,7 @@ def train(
     layout = replace(task.layout, shards=job.shards)
     start = begin_phase(job.snapshots, layout, task.initial)
     ledger = Ledger(task.slices, task.epochs, job.seed, job.lease_seconds)
-    coordinator = Coordinator(ledger, job.downpour.bound, job.downpour.warm_start, job.workers)
+    coordinator = Coordinator(ledger, job.downpour.bound, job.downpour.warm_start, job.workers, job.start_seconds)
     if start.coordinator is not None:
         coordinator.restore(start.coordinator)
     witness.resumed(start.number, coordinator)

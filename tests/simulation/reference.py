@@ -72,9 +72,7 @@ class Reference(Witness):
         exact: whether accumulators are whole numbers (not where pushes are averaged).
     """
 
-    def __init__(
-        self, folder: str, counted: int, bound: int | None, rows: int, epochs: int, in_flight: float
-    ) -> None:
+    def __init__(self, folder: str, counted: int, bound: int | None, rows: int, epochs: int, in_flight: float) -> None:
         self._folder, self._counted, self._bound = folder, counted, bound
         self._rows, self._epochs, self.in_flight = rows, epochs, in_flight
         self._books: dict[int, Books] = {}
@@ -287,9 +285,7 @@ class Reference(Witness):
                 record.append((shard, push))
         batches_of = -(-(taken.stop - taken.start) // 2)
         require(positions == set(range(batches_of)), f"slice {taken} finished with batches {sorted(positions)} only")
-        self._finished[taken.epoch, taken.number] = record + (
-            self._kept(taken) if taken.position else []
-        )
+        self._finished[taken.epoch, taken.number] = record + (self._kept(taken) if taken.position else [])
         self._count("finished")
 
     def _kept(self, taken: Slice) -> list[tuple[int, Push]]:
