@@ -38,7 +38,9 @@ class WorkerFigures:
 class Progress:
     """A phase under way. `done` is a share from 0 to 1; `rate` is units per second over the last few
     seconds; `loss` the mean per unit over the same; `lag` the mean of the workers' last pushes; `bytes`
-    what was pulled and pushed so far; `left` seconds, None while unknown."""
+    what was pulled and pushed so far; `left` seconds, None while unknown; `leases` slices that workers hold;
+    `audit` examples that are finished, repeated and refused; `learning_rate` the shards' base rate times the schedule's
+    multiplier."""
 
     phase: str
     done: float
@@ -50,6 +52,9 @@ class Progress:
     epoch: int = 0
     left: float | None = None
     bytes: float = 0.0
+    leases: int = 0
+    audit: dict[str, int] = field(default_factory=dict)
+    learning_rate: float | None = None
     figures: tuple[WorkerFigures, ...] = ()
     shards: tuple[dict[str, Any], ...] = ()
 

@@ -36,6 +36,7 @@ from psdevise.worker.replica import Replica, plain_memory
 from psdevise.worker.task import Task
 
 REPORT_SECONDS = 0.5
+NORM_SECONDS = 10.0  # between two passes over a shard's accumulators
 
 
 class ShardActor:
@@ -58,6 +59,7 @@ class ShardActor:
         self._shard = Shard(layout, index, optimizer, incarnation, state, lag, memory)
         self._lock = threading.Lock()
         self._update_seconds = 0.0
+        self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
 
     def address(self) -> str | None:
@@ -95,8 +97,11 @@ class ShardActor:
     def stats(self) -> dict[str, Any]:
         with self._lock:
             stats = self._shard.stats()
+        if time.monotonic() - self._normed > NORM_SECONDS:
+            self._norm, self._normed = self._shard.accumulator_norm(), time.monotonic()
         return stats | {
             "update_seconds": self._update_seconds,
+            "accumulator_norm": self._norm,
             "peak_bytes": peak_bytes(),
             "pid": os.getpid(),
         }
@@ -179,6 +184,8 @@ class _Hands:
         kind, value = self._serve(effect)
         self._left = time.perf_counter()
         self._add(kind, self._left - begin)
+        if kind in ("fetch_seconds", "push_seconds"):
+            self._add("wire_seconds", self._left - begin)
         return value
 
     def report(self) -> None:
@@ -192,11 +199,12 @@ class _Hands:
     def _serve(self, effect: Any) -> tuple[str, Any]:
         match effect:
             case Send(calls):
-                return "wire_seconds", self._wire.send(calls)
-            case Receive(ticket):
-                return "wire_seconds", self._wire.receive(ticket)
+                pulls = all(c.method == "pull" for c in calls)
+                return "fetch_seconds" if pulls else "push_seconds", self._wire.send(calls)
+            case Receive(ticket, of):
+                return "push_seconds" if of == "push" else "fetch_seconds", self._wire.receive(ticket)
             case Poll(ticket):
-                return "wire_seconds", self._wire.ready(ticket)
+                return "push_seconds", self._wire.ready(ticket)
             case Open(taken):
                 self._reader.open(taken)
                 return "read_seconds", None
@@ -205,7 +213,7 @@ class _Hands:
             case Report(figures, gauges):
                 for name, value in figures.items():
                     self._add(name, value)
-                self._gauges = gauges | {"pid": float(os.getpid())}
+                self._gauges = gauges | {"pid": float(os.getpid()), "queue": float(self._reader.waiting)}
                 if time.perf_counter() - self._reported > REPORT_SECONDS:
                     self.report()
                 return "wire_seconds", self._alive

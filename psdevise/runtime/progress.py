@@ -45,9 +45,12 @@ class Meter:
         done, gained = status["progress"], status["progress"] - self._first
         left = (now - self._begin) * (1 - done) / gained if gained > 0 else None
         figures = tuple(
-            WorkerFigures(rank, w["steps"], w["figures"], w["gauges"]) for rank, w in sorted(status["workers"].items())
+            WorkerFigures(rank, w["steps"], w["figures"], w["gauges"] | {"silent_seconds": w["silent"]})
+            for rank, w in sorted(status["workers"].items())
         )
         lags = [f.gauges["lag"] for f in figures if "lag" in f.gauges]
+        # A worker reports the multiplier of its last step, so the furthest has the phase's.
+        multipliers = [(f.steps, f.gauges["rate"]) for f in figures if "rate" in f.gauges]
         self._on_event(
             Progress(
                 phase=self._job.phase,
@@ -60,6 +63,9 @@ class Meter:
                 epoch=min(status["epoch"] + 1, self._epochs),
                 left=left,
                 bytes=total.get("bytes_pulled", 0.0) + total.get("bytes_pushed", 0.0),
+                leases=status["leases"],
+                audit=status["audit"],
+                learning_rate=self._job.optimizer.rate * max(multipliers)[1] if multipliers else None,
                 figures=figures,
                 shards=tuple(shards),
             )

@@ -30,6 +30,11 @@ class ReadAhead:
             raise found
         return None if found is _END else found
 
+    @property
+    def waiting(self) -> int:
+        """Batches that are read and not yet asked for."""
+        return self._queue.qsize()
+
     def _read(self, taken: Slice, out: queue.Queue[Any]) -> None:
         try:
             for found in batches(self._task, self._key, taken):

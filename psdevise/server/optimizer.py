@@ -155,6 +155,10 @@ class TableOptimizer:
         elif options.table_rule == "adagrad_row":
             self.sums = np.full((len(values), 1), initial, np.float32)
 
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + (0 if self.sums is None else self.sums.nbytes)
+
     def step(self, rows: Rows, gradient: Array, rate: float) -> None:
         """Updates `rows` [n] with `gradient` [n, dim]."""
         rule = self._options.table_rule

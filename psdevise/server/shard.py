@@ -230,7 +230,17 @@ class Shard:
         return ShardState(tensors, scalars, self.version, answered)
 
     def stats(self) -> dict[str, Any]:
-        return {"version": tuple(self.version), "counts": dict(self.counts), "lags": dict(self.lags)}
+        return {
+            "version": tuple(self.version),
+            "counts": dict(self.counts),
+            "lags": dict(self.lags),
+            "bytes": 2 * self._arena.nbytes + sum(t.nbytes for t in self._tables.values()),
+        }
+
+    def accumulator_norm(self) -> float:
+        """The Euclidean norm of Adagrad's sums of squares, of the arena and the tables; one pass over them."""
+        sums = [self._dense.accumulators(), *(t.sums for t in self._tables.values() if t.sums is not None)]
+        return float(np.sqrt(sum(float(np.vdot(s, s)) for s in sums)))
 
     def _load(self, state: ShardState) -> None:
         tensors = state.tensors

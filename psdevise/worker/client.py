@@ -212,7 +212,7 @@ class Client:
             self.refused_examples += pending.examples
 
     def _take_replies(self, pending: Pending) -> Effects[None]:
-        replies = yield Receive(pending.ticket)
+        replies = yield Receive(pending.ticket, of="push")
         asked, pending.asked = pending.asked, ()
         for shard, reply in zip(asked, replies, strict=True):
             if isinstance(reply, Ack):

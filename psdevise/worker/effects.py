@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from psdevise.errors import PsdeviseError
 from psdevise.server.ledger import Slice
@@ -50,9 +50,11 @@ class Send:
 
 @dataclass(frozen=True)
 class Receive:
-    """Waits for a ticket's replies, until the configured deadline → list of values or errors."""
+    """Waits for a ticket's replies, until the configured deadline → list of values or errors. `of` tells the host what
+    the time is spent on."""
 
     ticket: Ticket
+    of: Literal["pull", "push"] = "pull"
 
 
 @dataclass(frozen=True)
