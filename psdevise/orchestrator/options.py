@@ -64,6 +64,8 @@ class LabelOptions:
 class MonitorOptions:
     port: int | None = option(9464, "port of /metrics; 0 takes a free one, null none")
     address: str = option("127.0.0.1", "address that /metrics listens on")
+    tensorboard: bool = option(False, "curves for TensorBoard in the run folder; needs psdevise[tensorboard]")
+    mlflow: str | None = option(None, "tracking URI of an MLflow that gets the run; needs psdevise[mlflow]")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ import yaml
 from psdevise import config, events, store
 from psdevise.errors import ConfigError, Interrupted
 from psdevise.events import Event, Listener, Notice, RunFinished, RunStarted
-from psdevise.monitor import Monitor
 from psdevise.orchestrator.artifacts import Artifact, Artifacts
 from psdevise.orchestrator.graph import Context, run
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.plan import plan
+from psdevise.orchestrator.readers import readers
 from psdevise.runtime.hosts import make_host
 
 FORMAT = 1
@@ -140,13 +140,11 @@ def _version(name: str) -> str:
 
 @contextmanager
 def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Iterator[Listener]:
-    """Every event goes to events.jsonl, to the metrics endpoint and to the caller; language and visual may
+    """Every event goes to events.jsonl, to the run's readers and to the caller; language and visual may
     emit at the same time."""
     path = store.join(folder, "events.jsonl")
     fs, inside = store.filesystem(path)
     lock = threading.Lock()
-    monitor = Monitor(options.name)
-    served = _serve(monitor, options)
     # Object stores cannot append: there the journal is held and written as a whole, now and then.
     lines = [] if store.is_local(path) or not fs.exists(inside) else store.read_text(path).splitlines()
     file = open(inside, "a", encoding="utf-8") if store.is_local(path) else None  # noqa: SIM115
@@ -165,29 +163,19 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
                 if time.monotonic() - written > 30 or isinstance(event, RunFinished):
                     written = time.monotonic()
                     store.write_text(path, "\n".join(lines) + "\n")
-            monitor(event)
+            for listener in listeners:
+                listener(event)
             if on_event is not None:
                 on_event(event)
 
     try:
-        if served:
-            emit(Notice("", served))
-        yield emit
+        with readers(options, folder) as (listeners, served):
+            if served:
+                emit(Notice("", served))
+            yield emit
     finally:
-        monitor.close()
         if file is not None:
             file.close()
-
-
-def _serve(monitor: Monitor, options: RunOptions) -> str:
-    """Starts /metrics, on a free port where another run has the configured one; where it is."""
-    port, address = options.monitor.port, options.monitor.address
-    if port is None:
-        return ""
-    try:
-        return f"metrics at {monitor.serve(port, address).url}"
-    except ConfigError:
-        return f"metrics at {monitor.serve(0, address).url} (port {port} is taken)"
 
 
 @contextmanager

@@ -5,13 +5,11 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,27 +27,39 @@ from psdevise.events import (
     from_plain,
     to_plain,
 )
-from psdevise.monitor import LAG_BUCKETS, METRICS, WORKER_COUNTERS, Monitor
+from psdevise.monitor import Monitor
+from psdevise.monitor.table import LAG_BUCKETS, METRICS, WORKER_COUNTERS, WORKER_GAUGES, page
 
 Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 COUNTERS = {name: 10.0 + i for i, name in enumerate(WORKER_COUNTERS.values())}
-GAUGES = {"lag": 3.0, "rate": 0.25, "in_flight_bytes": 512.0}
+GAUGES = {"lag": 3.0, "rate": 0.25, "in_flight_bytes": 512.0, "queue": 4.0, "silent_seconds": 0.5}
 SHARD = {
     "version": (4, 90),
     "counts": {"applied": 90, "repeated": 2, "too_stale": 3, "bad_gradient": 1},
     "lags": {0: 10, 1: 50, 3: 30, 7: 4, 250: 1},
     "update_seconds": 1.5,
+    "bytes": 4096,
+    "accumulator_norm": 7.5,
     "peak_bytes": 1e9,
 }
 PROGRESS = Progress(
     "visual",
     0.5,
+    count=640.0,
     loss=1.25,
     workers=2,
+    epoch=3,
+    left=20.0,
+    leases=2,
+    audit={"finished": 600, "repeated": 8, "refused": 4},
+    learning_rate=0.0025,
     figures=(WorkerFigures(0, 90, COUNTERS, GAUGES), WorkerFigures(1, 80, COUNTERS, GAUGES | {"rate": 0.5})),
     shards=(SHARD, SHARD),
 )
+
+
+LABELS = {"run", "phase", "worker", "shard", "role", "outcome", "unit", "state", "version", "python"}
 
 
 def read(monitor: Monitor) -> Values:
@@ -70,7 +80,7 @@ def at(found: Values, name: str, **labels: str) -> float | None:
 
 @pytest.fixture
 def monitor() -> Monitor:
-    monitor = Monitor("test", clock=lambda: 1234.5)
+    monitor = Monitor("test", clock=lambda: 1234.5, folder=".")
     for event in (RunStarted("test", ("visual",)), PhaseStarted("visual"), PROGRESS):
         monitor(event)
     return monitor
@@ -81,8 +91,11 @@ def test_workers(monitor: Monitor) -> None:
     for worker in "01":
         for name, counter in WORKER_COUNTERS.items():
             assert at(found, f"{name}_total", phase="visual", worker=worker) == COUNTERS[counter]
-        assert at(found, "psdevise_lag", phase="visual", worker=worker) == 3
-        assert at(found, "psdevise_in_flight_bytes", phase="visual", worker=worker) == 512
+        for name, gauge in WORKER_GAUGES.items():
+            assert at(found, name, phase="visual", worker=worker) == GAUGES[gauge]
+        parts = ("compute_seconds", "wire_seconds", "read_seconds")
+        seconds = at(found, "psdevise_step_seconds_total", phase="visual", worker=worker)
+        assert seconds == sum(COUNTERS[part] for part in parts)
     assert at(found, "psdevise_steps_total", phase="visual", worker="1") == 80
 
 
@@ -91,6 +104,13 @@ def test_a_phase(monitor: Monitor) -> None:
     assert at(found, "psdevise_loss", phase="visual") == 1.25
     assert at(found, "psdevise_workers_alive", phase="visual") == 2
     assert at(found, "psdevise_progress_ratio", phase="visual") == 0.5
+    assert at(found, "psdevise_learning_rate", phase="visual") == 0.0025
+    assert at(found, "psdevise_units_total", phase="visual", unit="examples") == 640
+    assert at(found, "psdevise_leases", phase="visual") == 2
+    assert at(found, "psdevise_epoch", phase="visual") == 3
+    assert at(found, "psdevise_left_seconds", phase="visual") == 20
+    assert at(found, "psdevise_slice_examples", phase="visual", state="refused") == 4
+    assert at(found, "psdevise_phase_start_timestamp_seconds", phase="visual") == 1234.5
     assert at(found, "psdevise_learning_rate_multiplier", phase="visual") == 0.25  # of the worker that is ahead
 
 
@@ -100,6 +120,8 @@ def test_shards(monitor: Monitor) -> None:
         own = {"phase": "visual", "shard": shard}
         assert at(found, "psdevise_shard_version", **own) == 90
         assert at(found, "psdevise_shard_incarnation", **own) == 4
+        assert at(found, "psdevise_shard_bytes", **own) == 4096
+        assert at(found, "psdevise_accumulator_norm", **own) == 7.5
         assert at(found, "psdevise_pushes_total", outcome="too_stale", **own) == 3
         assert at(found, "psdevise_pushes_total", outcome="repeated", **own) == 2
         lags = SHARD["lags"]
@@ -114,12 +136,13 @@ def test_shards(monitor: Monitor) -> None:
 
 def test_figures_are_the_same_after_the_journal(monitor: Monitor) -> None:
     """JSON turns lags into text and tuples into lists."""
-    again = Monitor("test")
+    again = Monitor("test", clock=lambda: 1234.5)
     again(PhaseStarted("visual"))
     event = from_plain(json.loads(json.dumps(to_plain(PROGRESS))))
     assert event is not None
     again(event)
-    assert read(again) == read(monitor)
+    disk = {"psdevise_disk_bytes", "psdevise_disk_free_bytes"}
+    assert read(again) == {k: v for k, v in read(monitor).items() if k[0] not in disk}
 
 
 def test_counters_are_absolute_and_a_new_worker_counts_from_zero(monitor: Monitor) -> None:
@@ -152,6 +175,9 @@ def test_snapshots_restarts_and_the_end(monitor: Monitor) -> None:
     monitor(SnapshotWritten("visual", 8, 0.5))
     for role, rank in (("worker", 0), ("worker", 1), ("shard", 0)):
         monitor(Restarted("visual", role, rank, 9, "died"))
+    assert at(read(monitor), "psdevise_restarts_total", phase="language", role="shard") is None
+    monitor(PhaseStarted("language"))
+    assert at(read(monitor), "psdevise_restarts_total", phase="language", role="shard") == 0, "a first death increases"
     found = read(monitor)
     assert at(found, "psdevise_snapshots_total", phase="visual") == 2
     assert at(found, "psdevise_snapshot_duration_seconds", phase="visual") == 0.5
@@ -178,12 +204,23 @@ def test_the_table_is_what_is_exposed(monitor: Monitor) -> None:
             assert sample.labels["run"] == "test"
 
 
+def test_the_page_is_current() -> None:
+    made = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert made == page(), "docs/metrics.md: make it anew as it says"
+
+
+def test_the_disk_of_the_run_folder(tmp_path: Path) -> None:
+    found = read(Monitor("test", folder=str(tmp_path)))
+    assert at(found, "psdevise_disk_bytes") == shutil.disk_usage(tmp_path).total
+    assert 0 < (at(found, "psdevise_disk_free_bytes") or 0) <= shutil.disk_usage(tmp_path).total
+
+
 def test_names_follow_the_conventions() -> None:
     for name, row in METRICS.items():
         assert re.fullmatch(r"psdevise(_[a-z]+)+", name)
         assert not name.endswith(("_total", "_count", "_sum", "_bucket"))
         assert row.help.endswith(".")
-        assert set(row.labels) <= {"run", "phase", "worker", "shard", "role", "outcome", "version", "python"}
+        assert set(row.labels) <= LABELS
 
 
 def test_a_run_that_has_not_begun() -> None:
@@ -236,49 +273,3 @@ def test_a_port_that_is_taken_is_named() -> None:
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}") as error:
             Monitor("test").serve(port)
     assert "monitor.port: 0" in error.value.mend
-
-
-@pytest.mark.prometheus
-def test_prometheus_scrapes_the_run(served: tuple[Monitor, str], tmp_path: Path) -> None:
-    _, url = served
-    target = urllib.parse.urlsplit(url).netloc
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-        f"scrape_configs: [{{job_name: psdevise, static_configs: [{{targets: ['{target}']}}]}}]\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            query = f"http://127.0.0.1:{port}/api/v1/query?"
-            assert await_value(query, 'psdevise_examples_total{worker="0"}', server) == COUNTERS["examples"]
-            assert await_value(query, "sum(psdevise_workers_alive)", server) == 2
-            quantile = "histogram_quantile(0.5, sum by (le) (psdevise_push_lag_bucket))"
-            assert 0 < await_value(query, quantile, server) <= 1
-        finally:
-            server.terminate()
-            server.wait(timeout=20)
-
-
-def await_value(query: str, expression: str, server: subprocess.Popen[bytes], seconds: float = 60.0) -> float:
-    """The first answer that holds a value; fails when the server has ended or the time is over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "prometheus has ended"
-        try:
-            with urllib.request.urlopen(query + urllib.parse.urlencode({"query": expression}), timeout=5) as answer:
-                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-        except OSError:
-            found = []
-        if found:
-            return float(found[0]["value"][1])
-        time.sleep(0.1)  # polling a process of its own; the deadline is above
-    raise AssertionError(f"{expression} has no value after {seconds:g} s")

@@ -1,18 +1,19 @@
 """One /metrics endpoint per run: the event stream as Prometheus series.
 
-Names, kinds, labels and help texts stand in one table, METRICS. Values are read from the last events when a
-scrape comes, so counters are absolute and the series of workers and phases that have ended end with them.
+Names, kinds, labels and help texts stand in `table`. Values are read from the last events when a scrape comes,
+so counters are absolute and the series of workers and phases that have ended end with them.
 A worker or shard that was replaced counts from zero again, which Prometheus' rate() takes for a reset.
 """
 
 from __future__ import annotations
 
 import platform
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -29,60 +30,14 @@ from psdevise.events import (
     RunFinished,
     SnapshotWritten,
 )
-
-
-class Row(NamedTuple):
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...]
-
-
-RUN = ("run",)
-PHASE = ("run", "phase")
-WORKER = ("run", "phase", "worker")
-SHARD = ("run", "phase", "shard")
-
-# A counter is exposed with `_total` behind its name, a histogram with `_bucket`, `_count` and `_sum`.
-METRICS: dict[str, Row] = {
-    "psdevise_examples": Row("counter", "Examples whose gradients a worker has computed.", WORKER),
-    "psdevise_words": Row("counter", "Words of text that a worker has trained on.", WORKER),
-    "psdevise_steps": Row("counter", "Steps (minibatches) of a worker.", WORKER),
-    "psdevise_compute_seconds": Row("counter", "Seconds that a worker has computed.", WORKER),
-    "psdevise_wire_seconds": Row("counter", "Seconds that a worker has sent or waited for shards.", WORKER),
-    "psdevise_read_seconds": Row("counter", "Seconds that a worker has waited for data.", WORKER),
-    "psdevise_pulled_bytes": Row("counter", "Bytes of parameters that a worker has fetched.", WORKER),
-    "psdevise_pushed_bytes": Row("counter", "Bytes of gradients that a worker has pushed.", WORKER),
-    "psdevise_in_flight_bytes": Row("gauge", "Bytes of pushes that wait for their answers.", WORKER),
-    "psdevise_lag": Row("gauge", "Lag of a worker's last push: updates applied since its fetch.", WORKER),
-    "psdevise_push_lag": Row("histogram", "Lag of the pushes that a shard has answered, in updates.", SHARD),
-    "psdevise_pushes": Row("counter", "Pushes by what became of them.", (*SHARD, "outcome")),
-    "psdevise_shard_version": Row("gauge", "Updates in a shard's parameters.", SHARD),
-    "psdevise_shard_incarnation": Row("gauge", "Incarnation of a shard; grows with each restart.", SHARD),
-    "psdevise_shard_update_seconds": Row("counter", "Seconds that a shard has worked on pushes.", SHARD),
-    "psdevise_loss": Row("gauge", "Mean loss of an example over the last seconds.", PHASE),
-    "psdevise_learning_rate_multiplier": Row("gauge", "What the schedule multiplies the rate by.", PHASE),
-    "psdevise_workers_alive": Row("gauge", "Workers that hold a lease.", PHASE),
-    "psdevise_progress_ratio": Row("gauge", "Share of the phase that is done.", PHASE),
-    "psdevise_snapshots": Row("counter", "Snapshots written.", PHASE),
-    "psdevise_snapshot_duration_seconds": Row("gauge", "Seconds that the last snapshot took.", PHASE),
-    "psdevise_snapshot_timestamp_seconds": Row("gauge", "Unix time of the last snapshot.", PHASE),
-    "psdevise_restarts": Row("counter", "Workers and shards that died and were replaced.", (*PHASE, "role")),
-    "psdevise_phase_seconds": Row("gauge", "Seconds that a finished phase took, 0 if reused.", PHASE),
-    "psdevise_run_finished": Row("gauge", "1 once the run has ended well.", RUN),
-    "psdevise_build_info": Row("gauge", "Always 1; the versions are labels.", (*RUN, "version", "python")),
-}
-# metric → name in WorkerFigures.counters, in WorkerFigures.gauges
-WORKER_COUNTERS = {
-    "psdevise_examples": "examples",
-    "psdevise_words": "words",
-    "psdevise_compute_seconds": "compute_seconds",
-    "psdevise_wire_seconds": "wire_seconds",
-    "psdevise_read_seconds": "read_seconds",
-    "psdevise_pulled_bytes": "bytes_pulled",
-    "psdevise_pushed_bytes": "bytes_pushed",
-}
-WORKER_GAUGES = {"psdevise_lag": "lag", "psdevise_in_flight_bytes": "in_flight_bytes"}
-LAG_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100)
+from psdevise.monitor.table import (
+    LAG_BUCKETS,
+    METRICS,
+    SHARD_FIGURES,
+    STEP_SECONDS,
+    WORKER_COUNTERS,
+    WORKER_GAUGES,
+)
 
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
@@ -94,9 +49,14 @@ class Server(NamedTuple):
     port: int
 
     @property
-    def url(self) -> str:
+    def target(self) -> str:
+        """host:port, as Prometheus names it."""
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{host}:{self.port}/metrics"
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.target}/metrics"
 
 
 class Monitor(Collector):
@@ -104,13 +64,15 @@ class Monitor(Collector):
 
     Args:
         run: value of the label `run` on every series.
-        clock: Unix time, for when a snapshot was written.
+        clock: Unix time, for when a phase began and a snapshot was written.
+        folder: a local folder whose disk is watched, or None.
     """
 
-    def __init__(self, run: str, clock: Callable[[], float] = time.time) -> None:
-        self._run, self._clock = run, clock
+    def __init__(self, run: str, clock: Callable[[], float] = time.time, folder: str | None = None) -> None:
+        self._run, self._clock, self._folder = run, clock, folder
         self._lock = threading.Lock()  # events and scrapes come from different threads
         self._live: dict[str, Progress] = {}
+        self._started: dict[str, tuple[float, str]] = {}  # phase → (Unix time, unit)
         self._snapshots: dict[str, tuple[int, float, float]] = {}
         self._restarts: dict[tuple[str, str], int] = {}
         self._finished: dict[str, float] = {}
@@ -122,8 +84,11 @@ class Monitor(Collector):
     def __call__(self, event: Event) -> None:
         with self._lock:
             match event:
-                case PhaseStarted(phase=phase):
+                case PhaseStarted(phase=phase, unit=unit):
                     self._live[phase] = Progress(phase, 0.0)
+                    self._started[phase] = (self._clock(), unit)
+                    for role in ("worker", "shard"):  # from zero, so that the first death is an increase
+                        self._restarts.setdefault((phase, role), 0)
                 case Progress(phase=phase):
                     self._live[phase] = event
                 case SnapshotWritten(phase, _, seconds):
@@ -134,9 +99,11 @@ class Monitor(Collector):
                 case PhaseFinished(phase=phase, seconds=seconds):
                     self._live.pop(phase, None)
                     self._snapshots.pop(phase, None)
+                    self._restarts = {key: n for key, n in self._restarts.items() if key[0] != phase}
                     self._finished[phase] = seconds
                 case RunFinished():
                     self._live.clear()
+                    self._snapshots.clear()
                     self._done = True
                 case _:
                     pass
@@ -192,19 +159,39 @@ class Monitor(Collector):
             for phase, seconds in self._finished.items():
                 add("psdevise_phase_seconds", seconds, phase)
             add("psdevise_run_finished", float(self._done))
+        if self._folder is not None:
+            disk = shutil.disk_usage(self._folder)
+            add("psdevise_disk_bytes", disk.total)
+            add("psdevise_disk_free_bytes", disk.free)
         add("psdevise_build_info", 1.0, _version(), platform.python_version())
         yield from families.values()
 
     def _of_phase(self, add: Callable[..., None], phase: str, progress: Progress) -> None:
         add("psdevise_progress_ratio", progress.done, phase)
         add("psdevise_workers_alive", progress.workers, phase)
-        if progress.loss is not None:
-            add("psdevise_loss", progress.loss, phase)
+        add("psdevise_leases", progress.leases, phase)
+        add("psdevise_epoch", progress.epoch, phase)
+        if phase in self._started:
+            began, unit = self._started[phase]
+            add("psdevise_phase_start_timestamp_seconds", began, phase)
+            add("psdevise_units", progress.count, phase, unit)
+        for name, value in {
+            "psdevise_loss": progress.loss,
+            "psdevise_left_seconds": progress.left,
+            "psdevise_learning_rate": progress.learning_rate,
+        }.items():
+            if value is not None:
+                add(name, value, phase)
+        for state, examples in progress.audit.items():
+            add("psdevise_slice_examples", examples, phase, state)
         for worker in progress.figures:
             add("psdevise_steps", worker.steps, phase, worker.worker)
             for name, counter in WORKER_COUNTERS.items():
                 if counter in worker.counters:
                     add(name, worker.counters[counter], phase, worker.worker)
+            parts = [worker.counters[part] for part in STEP_SECONDS if part in worker.counters]
+            if parts:
+                add("psdevise_step_seconds", sum(parts), phase, worker.worker)
             for name, gauge in WORKER_GAUGES.items():
                 if gauge in worker.gauges:
                     add(name, worker.gauges[gauge], phase, worker.worker)
@@ -218,9 +205,10 @@ class Monitor(Collector):
             incarnation, updates = shard["version"]
             add("psdevise_shard_incarnation", incarnation, phase, rank)
             add("psdevise_shard_version", updates, phase, rank)
-            if "update_seconds" in shard:
-                add("psdevise_shard_update_seconds", shard["update_seconds"], phase, rank)
-            for outcome, count in shard["counts"].items():
+            for name, figure in SHARD_FIGURES.items():
+                if figure in shard:
+                    add(name, shard[figure], phase, rank)
+            for outcome, count in ({"applied": 0} | shard["counts"]).items():
                 add("psdevise_pushes", count, phase, rank, outcome)
             found = {int(lag): count for lag, count in shard["lags"].items()}
             total = float(sum(lag * count for lag, count in found.items()))
