@@ -10,22 +10,17 @@ from psdevise.cli.words import words
 
 
 class _RunOrWords(click.Group):
-    """`evaluate words VECTORS`; anything else is a run folder (one named `words` is `./words`)."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
+    """`words` is a verb of its own; anything else is about a run (the folder of one named `words` is `./words`)."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Its own options are only --help: all others belong to the run.
-        asks_itself = not args or args[0] in self.commands or args[0] in ctx.help_option_names
-        return super().parse_args(ctx, args if asks_itself else ["run", *args])
+        own = not args or args[0] in self.commands or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if own else ["run", *args])
 
 
 @click.group(cls=_RunOrWords)
 def evaluate() -> None:
-    """Evaluate the finished run in the folder RUN, or word vectors by themselves.
+    """Evaluate the finished run in the folder RUN (`psdevise evaluate run --help` has its options), or word vectors by
+    themselves.
 
     \b
     psdevise evaluate runs/quickstart

@@ -31,7 +31,11 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
     return captured.out + captured.err
 
 
-@pytest.mark.parametrize("verb", [[v] for v in VERBS] + [["data", "images"], ["data", "text"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "verb",
+    [[v] for v in VERBS] + [["data", "images"], ["data", "text"], ["data", "vectors"], ["evaluate", "words"]],
+    ids=" ".join,
+)
 def test_every_verb_helps_with_an_example(verb: list[str]) -> None:
     result = CliRunner().invoke(psdevise, [*verb, "--help"])
     assert result.exit_code == 0
