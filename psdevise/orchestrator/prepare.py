@@ -13,7 +13,7 @@ from psdevise import store
 from psdevise.data import prepare_text, world
 from psdevise.data.pictures import Columns, PictureTable, classes
 from psdevise.data.prepare import PrepareOptions, prepare, shared
-from psdevise.data.vocabulary import Vocabulary
+from psdevise.data.vocabulary import PHRASE_MARK, Vocabulary
 from psdevise.errors import DataError, LabelError
 from psdevise.events import Listener, Notice, Progress
 from psdevise.labels import vectors as word_vectors
@@ -104,14 +104,18 @@ class Words:
         path = input_path(self.options, inputs, "text", self.options.data.text)
         assert path is not None
         column = self.options.data.text_column
-        space = _kept_labels(self.options, inputs)
-        kept = [*space.all_terms(), *(t for f in self.options.vocabulary.keep for t in LabelSpace.read(f).all_terms())]
+        spaces = [_kept_labels(self.options, inputs), *map(LabelSpace.read, self.options.vocabulary.keep)]
+        kept = [term for space in spaces for term in space.all_terms()]
         report = progress(context.on_event, "vocabulary")
         manifest = prepare_text.prepare(path, folder, self.options.vocabulary, kept, column, self.options.seed, report)
         found = Vocabulary.load(store.join(folder, "vocabulary.parquet"))
-        known = sum(any(found.term_of(t) in found.index for t in space.terms[n]) for n in space.names)
+        named = [any(found.term_of(t) in found.index for t in space.terms[n]) for space in spaces for n in space.names]
         counts = {k: manifest[k] for k in ("terms", "sentences", "words")}
-        return counts | {"labels_with_a_term": known}
+        return counts | {
+            "multi_word_terms": sum(PHRASE_MARK in term for term in found.terms),
+            "labels": len(named),
+            "labels_with_a_term": sum(named),
+        }
 
 
 @dataclass(frozen=True)
