@@ -104,7 +104,9 @@ def train(prepared: Prepared, options: LanguageOptions, workers: int, seed: int)
     """One pass through the parameter server on Ray, with one shard. The time is the workers' own, from their first
     question to the last slice's end, and waiting is part of it."""
     counts = tuple(prepared.vocabulary.counts.tolist())
-    cluster = ClusterOptions(num_workers=workers, num_shards=1, snapshot_seconds=1e9)
+    # More workers than cores share them: Ray places no more CPUs than there are.
+    share = min(1.0, (os.cpu_count() or 1) / workers)
+    cluster = ClusterOptions(num_workers=workers, num_shards=1, cpus_per_worker=share, snapshot_seconds=1e9)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             run="bench-words",
