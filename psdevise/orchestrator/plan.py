@@ -133,9 +133,9 @@ def _words(options: RunOptions, of: Callable[..., dict[str, Any]]) -> list[Phase
 
 
 def _vocabulary(options: RunOptions) -> list[Any]:
-    """What of the vocabulary's options changes it: not the processes, and of files their content."""
-    chosen = replace(options.vocabulary, processes=1, keep=())
-    return [chosen, *map(_hash, options.vocabulary.keep)] if options.vocabulary.keep else [chosen]
+    """What of the vocabulary's options changes it (not the processes, and of files their content), and the corpus'
+    form: since it is a folder of parts, one of another form is not taken for it."""
+    return ["parts", replace(options.vocabulary, processes=1, keep=()), *map(_hash, options.vocabulary.keep)]
 
 
 def _images(options: RunOptions) -> list[Any]:
