@@ -2,13 +2,13 @@
 
 `scores` is float [n, m]: n pictures against m candidates, higher is better, −inf what cannot be named.
 Per-picture results are arrays, so that means, intervals and paired comparisons are all made from the same.
-Equal scores count against us everywhere but in `expected_hits`; call `level` first where candidates share
+Equal scores count against us everywhere but in `Places.expected_hits`; call `level` first where candidates share
 vectors, because a matrix product may give equal columns scores that differ in the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Scores = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.floating]
 RESAMPLES = 1000
 BLOCK = 1 << 23  # scores looked at together where a copy is needed, so that memory stays bounded
 
@@ -47,25 +47,35 @@ def top_k(scores: Scores, k: int) -> Ints:
     return best
 
 
-def ranks(scores: Scores, true: Ints) -> Ints:
-    """How many candidates stand at or above each picture's true one, itself not counted [n]: ties count
-    against us. true: index of the true candidate [n]."""
-    return (scores >= _own(scores, true)).sum(axis=1).astype(np.int64) - 1
+class Places(NamedTuple):
+    """Where each picture's true candidate stands [n]: candidates `above` it, and `equal` to it, itself counted.
+    One that the system cannot name stands below any k."""
+
+    above: Ints
+    equal: Ints
+
+    def hits(self, k: int) -> Floats:
+        """hit@k per picture with every tie lost."""
+        return (self.above + self.equal <= k).astype(np.float64)
+
+    def expected_hits(self, k: int) -> Floats:
+        """hit@k per picture in expectation over a random order of equal scores."""
+        return np.clip((k - self.above) / self.equal, 0.0, 1.0)
+
+
+def places(scores: Scores, true: Ints) -> Places:
+    """true: index of each picture's true candidate [n]."""
+    own = scores[np.arange(len(true)), true][:, None]
+    named = np.isfinite(own[:, 0])
+    above = np.where(named, (scores > own).sum(axis=1), np.iinfo(np.int64).max // 2)
+    equal = np.where(named, (scores == own).sum(axis=1), 1)
+    return Places(above.astype(np.int64), equal.astype(np.int64))
 
 
 def hits(scores: Scores, true: Ints, k: int) -> Floats:
     """hit@k per picture: 1 if the true candidate is among the k best, also with every tie lost; a
     candidate that the system cannot name (−inf) is never hit."""
-    named = np.isfinite(_own(scores, true)[:, 0])
-    return ((ranks(scores, true) < k) & named).astype(np.float64)
-
-
-def expected_hits(scores: Scores, true: Ints, k: int) -> Floats:
-    """hit@k per picture in expectation over a random order of equal scores."""
-    own = _own(scores, true)
-    above = (scores > own).sum(axis=1)
-    equal = np.maximum((scores == own).sum(axis=1), 1)
-    return np.clip((k - above) / equal, 0.0, 1.0) * np.isfinite(own[:, 0])
+    return places(scores, true).hits(k)
 
 
 def tie_groups(vectors: npt.NDArray[np.float32]) -> Ints:
@@ -81,12 +91,19 @@ def tied(groups: Ints) -> int:
 
 
 def level(scores: Scores, groups: Ints) -> Scores:
-    """Each candidate's score replaced by its tie group's highest: equal vectors tie exactly."""
+    """Each candidate's score replaced by its tie group's highest: equal vectors tie exactly. What is −inf stays so:
+    a picture's other true labels are no candidates, whatever shares their vectors."""
     order = np.argsort(groups, kind="stable")
-    distinct, starts = np.unique(groups[order], return_index=True)
+    distinct, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     if len(distinct) == len(groups):
         return scores
-    return np.maximum.reduceat(scores[:, order], starts, axis=1)[:, np.searchsorted(distinct, groups)]
+    levelled = scores.copy()
+    # Group by group, of those with several members: they are few, and no second copy is sorted by column.
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+        members = order[start : start + size]
+        own = scores[:, members]
+        levelled[:, members] = np.where(np.isneginf(own), own, own.max(axis=1, keepdims=True))
+    return levelled
 
 
 def hit_ceiling(groups: Ints, true: Ints, k: int, expected: bool = False) -> float:
@@ -103,20 +120,31 @@ def hierarchical_precision(scores: Scores, correct: Sequence[Ints], true: Ints, 
         correct: for each label, C_k as indices into the candidates; labels outside them left out.
         true: each picture's label, an index into `correct`.
     """
+    return hierarchical_precisions(scores, {k: correct}, true)[k]
+
+
+def hierarchical_precisions(scores: Scores, correct: Mapping[int, Sequence[Ints]], true: Ints) -> dict[int, Floats]:
+    """The same for several k at once, k → C_k of each label: the scores are partitioned only once."""
     n, m = scores.shape
-    found, kept = np.empty(n), min(k, m)
+    found = {k: np.empty(n) for k in correct}
+    kept = {k: min(k, m) for k in correct}
+    widest = min(max(kept.values(), default=0) + 1, m)
     for rows in _blocks(n, m):
         block = np.where(np.isnan(scores[rows]), -np.inf, scores[rows])
-        kth = np.partition(block, m - kept, axis=1)[:, m - kept, None]
-        lists = [correct[label] for label in true[rows]]
-        row = np.repeat(np.arange(len(lists)), [len(c) for c in lists])
-        own = block[row, np.concatenate(lists)]
-        right_above = np.bincount(row, own > kth[row, 0], len(lists))
-        right_at = np.bincount(row, own == kth[row, 0], len(lists))
-        free = kept - (block > kth).sum(axis=1)
-        wrong_at = (block == kth).sum(axis=1) - right_at
-        found[rows] = right_above + (kth[:, 0] > -np.inf) * np.maximum(free - wrong_at, 0)
-    return found / k
+        best = -np.sort(-np.partition(block, m - widest, axis=1)[:, m - widest :], axis=1)
+        for k, lists_of in correct.items():
+            kth = best[:, kept[k] - 1, None]
+            lists = [lists_of[label] for label in true[rows]]
+            row = np.repeat(np.arange(len(lists)), [len(c) for c in lists])
+            own = block[row, np.concatenate(lists)]
+            right_above = np.bincount(row, own > kth[row, 0], len(lists))
+            right_at = np.bincount(row, own == kth[row, 0], len(lists))
+            at = (best == kth).sum(axis=1)
+            cut = np.flatnonzero(best[:, -1] == kth[:, 0])  # further equal scores may stand behind the widest
+            at[cut] = (block[cut] == kth[cut]).sum(axis=1)
+            free = kept[k] - (best > kth).sum(axis=1)
+            found[k][rows] = right_above + (kth[:, 0] > -np.inf) * np.maximum(free - (at - right_at), 0)
+    return {k: values / k for k, values in found.items()}
 
 
 def hp_ceiling(correct: Sequence[Ints], true: Ints, k: int, candidates: int) -> float:
@@ -287,10 +315,6 @@ def map_chance(relevant: Bools, reading: str = "by_class", weights: Floats | Non
     k = np.arange(1, 101)
     some = k <= n if reading == "by_class" else 1 - (1 - np.minimum(k, m) / m) ** n
     return float((relevant.mean(axis=0) * weights).mean() * some.mean())
-
-
-def _own(scores: Scores, true: Ints) -> Scores:
-    return scores[np.arange(len(true)), true][:, None]
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:

@@ -20,7 +20,7 @@ def test_hits_against_plain_sorting(n: int, m: int, k: int, seed: int, tied: boo
     matrix = (rng.integers(0, 3, (n, m)) if tied else rng.random((n, m))).astype(np.float32)
     true = rng.integers(0, m, n)
     for row, t, hit, expected in zip(
-        matrix, true, scores.hits(matrix, true, k), scores.expected_hits(matrix, true, k), strict=True
+        matrix, true, scores.hits(matrix, true, k), scores.places(matrix, true).expected_hits(k), strict=True
     ):
         others = np.delete(row, t)
         assert hit == float((others >= row[t]).sum() < k)
@@ -80,7 +80,7 @@ def test_a_score_that_is_no_number_is_the_worst() -> None:
     matrix = np.array([[np.nan, 0.1, 0.2]], np.float32)
     zero, one = np.array([0]), np.array([1])
     assert scores.top_k(matrix, 3).tolist() == [[2, 1, 0]]
-    assert scores.hits(matrix, zero, 3).tolist() == scores.expected_hits(matrix, zero, 3).tolist() == [0.0]
+    assert scores.hits(matrix, zero, 3).tolist() == scores.places(matrix, zero).expected_hits(3).tolist() == [0.0]
     assert scores.hits(matrix, one, 2).tolist() == [1.0]
     assert scores.hierarchical_precision(matrix, [np.array([0, 1])], zero, 3).tolist() == [1 / 3]
 
@@ -136,7 +136,7 @@ def test_tie_groups_are_scored_alike_and_their_ceilings_reached() -> None:
         assert (flat[:, groups == group] == matrix[:, groups == group].max(axis=1, keepdims=True)).all()
     for k in (1, 2, 3):
         assert scores.hits(flat, true, k).mean() == scores.hit_ceiling(groups, true, k)
-        expected = scores.expected_hits(flat, true, k).mean()
+        expected = scores.places(flat, true).expected_hits(k).mean()
         assert expected == pytest.approx(scores.hit_ceiling(groups, true, k, expected=True))
     assert scores.hits(matrix, true, 1).mean() > scores.hit_ceiling(groups, true, 1)  # what `level` is for
     alone = np.arange(6)

@@ -172,6 +172,23 @@ def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
+def crops_of(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """uint8 [10, size, size, 3]: the centre and the four corners of the picture, whose shorter side is resized to
+    `size` · 256/224, and their mirror images (Krizhevsky et al. 2012, section 4.1: 224 of 256 pixels)."""
+    side = round(size * 256 / 224)
+    image = open_rgb(data)
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    # The corners are those of the central square, as there.
+    left, top, free = (width - side) // 2, (height - side) // 2, side - size
+    corners = [(left, top), (left + free, top), (left, top + free), (left + free, top + free)]
+    places = [(left + free // 2, top + free // 2), *corners]
+    pixels = np.asarray(image, np.uint8)
+    five = np.stack([pixels[y : y + size, x : x + size] for x, y in places])
+    return np.concatenate([five, five[:, :, ::-1]])
+
+
 def open_rgb(data: bytes) -> Image.Image:
     """The whole picture in RGB.
 

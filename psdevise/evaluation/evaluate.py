@@ -1,20 +1,21 @@
 """Flat hit@k, hierarchical precision and generalised zero-shot accuracy of several systems on one test set.
 
-Three pairings of pictures and candidates, as the paper has them: seen pictures among seen classes (the
-supervised test), unseen among unseen (DeViSE-0) and unseen among all (DeViSE+1K); seen among all completes
-the generalised form, whose harmonic mean is given with and without a calibration bias.
+Candidates that share their vector are tie groups: every tie counts against the system (`hit`), and the figure in
+expectation over a random order stands beside it (`hit_expected`) where there are any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from psdevise import scores
 from psdevise.config import option
+from psdevise.evaluation.pairing import Measured, Pairing, measure, pair
 from psdevise.evaluation.result import Images, Result
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace
@@ -26,6 +27,9 @@ from psdevise.systems import Scores, System
 class EvaluationOptions:
     hit_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hit@k")
     hp_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hierarchical precision")
+    crops: Literal[1, 10] = option(
+        1, "1: the picture alone; 10: scores averaged over centre, corners and their mirror images (footnote 6)"
+    )
     pictures_on_sheet: int = option(12, "pictures on the report's sheet of examples, half of them unseen", low=0)
     batch: int = option(500, "pictures that are decoded and scored at a time", low=1)
 
@@ -44,7 +48,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the rows of one evaluation share. `bias`: system → calibration bias chosen on validation data."""
+    """What the rows of one evaluation share. `bias`: system → calibration bias chosen on validation data;
+    `groups`: system → tie group of each class (`scores.tie_groups` of its label vectors), where it has vectors."""
 
     dataset: str
     seed: int
@@ -52,195 +57,216 @@ class Setting:
     space: LabelSpace
     hierarchy: Hierarchy | None
     options: EvaluationOptions
-    bias: Mapping[str, float]
+    bias: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+    def pairings(self, classes: Sequence[str], true: npt.NDArray[np.int64]) -> list[Pairing]:
+        wanted: list[tuple[Images, Images]] = [("seen", "seen")]
+        if self.split.unseen:
+            wanted += [("unseen", "unseen"), ("unseen", "seen+unseen"), ("seen", "seen+unseen")]
+        wnids, k = self.space.wnids, self.options.hp_k
+        found = [pair(classes, true, self.split, *which, self.hierarchy, wnids, k) for which in wanted]
+        return [pairing for pairing in found if len(pairing.rows)]
+
+    def tie_groups(self, system: str, pairing: Pairing) -> npt.NDArray[np.int64]:
+        """The candidates' tie groups [m]; each its own where the system compares no vectors."""
+        if system not in self.groups:
+            return np.arange(len(pairing.columns))
+        return np.unique(self.groups[system][pairing.columns], return_inverse=True)[1].astype(np.int64)
+
+    def row(
+        self,
+        system: System,
+        pairing: Pairing | None,
+        metric: str,
+        k: int | None,
+        interval: tuple[float, float | None, float | None] | None,
+        chance: float | None,
+        ceiling: float | None,
+        n: int,
+    ) -> Result:
+        value, low, high = interval or (None, None, None)
+        images, candidates = (pairing.images, pairing.candidates) if pairing else ("seen+unseen", "seen+unseen")
+        where = (self.dataset, self.split.name, self.seed, images, candidates)
+        return Result(system.name, system.variant, *where, metric, k, value, low, high, chance, ceiling, n)
 
 
 def results(scored: Scored, systems: Sequence[System], setting: Setting) -> list[Result]:
     """All rows of all systems."""
     rows: list[Result] = []
-    pairings: list[tuple[Images, Images]] = [("seen", "seen")]
-    if setting.split.unseen:
-        pairings += [("unseen", "unseen"), ("unseen", "seen+unseen"), ("seen", "seen+unseen")]
+    pairings = setting.pairings(scored.classes, scored.true)
     for system in systems:
-        for images, candidates in pairings:
-            rows += _pairing(scored, system, setting, images, candidates)
+        for pairing in pairings:
+            measured = measure([chosen(scored, system.name, setting, pairing)], pairing)
+            rows += figures(measured, pairing, system, setting)
         if setting.split.unseen:
             rows += _generalised(scored, system, setting)
     return rows
 
 
-def select(
-    scored: Scored, system: str, setting: Setting, images: Images, candidates: Images
-) -> tuple[Scores, npt.NDArray[np.int64], tuple[str, ...]]:
-    """Scores [n, m] of the pairing's pictures and candidates, the true columns [n] (−1: not a candidate),
-    and the candidates' names."""
-    columns = _members(scored.classes, setting.split, candidates)
-    rows = np.flatnonzero(np.isin(scored.true, _members(scored.classes, setting.split, images)))
-    position = np.full(len(scored.classes), -1, np.int64)
-    position[columns] = np.arange(len(columns))
-    chosen = scored.by_system[system][np.ix_(rows, columns)]
-    return chosen, position[scored.true[rows]], tuple(scored.classes[c] for c in columns)
+def about(scored: Scored, systems: Sequence[System], setting: Setting) -> dict[str, object]:
+    """What a reader needs to judge the figures: the hierarchy's hash, mean |C_k| of each pairing, and how many of its
+    candidates share their vector with another."""
+    pairings = [
+        {
+            "images": pairing.images,
+            "candidates": pairing.candidates,
+            "pictures": len(pairing.rows),
+            "labels": len(pairing.columns),
+            "mean_correct": {str(k): round(size, 3) for k, size in pairing.spread.items()},
+            "tied": {s.name: scores.tied(setting.tie_groups(s.name, pairing)) for s in systems},
+        }
+        for pairing in setting.pairings(scored.classes, scored.true)
+    ]
+    return {"hierarchy": None if setting.hierarchy is None else setting.hierarchy.hash, "pairings": pairings}
 
 
-def _pairing(scored: Scored, system: System, setting: Setting, images: Images, candidates: Images) -> list[Result]:
-    matrix, true, names = select(scored, system.name, setting, images, candidates)
-    n, m = matrix.shape
-    if n == 0:
-        return []
+def chosen(scored: Scored, system: str, setting: Setting, pairing: Pairing) -> Scores:
+    """Scores [n, m] of the pairing's pictures and candidates; equal vectors have equal ones."""
+    matrix = scored.by_system[system][np.ix_(pairing.rows, pairing.columns)]
+    return scores.level(matrix, setting.tie_groups(system, pairing))
+
+
+def figures(measured: Measured, pairing: Pairing, system: System, setting: Setting) -> list[Result]:
+    """hit@k, the class mean of hit@1 and hp@k of one system on one pairing."""
+    n, m = len(pairing.rows), len(pairing.columns)
+    groups, true = setting.tie_groups(system.name, pairing), pairing.true
+    tied = scores.tied(groups) > 0
     rows: list[Result] = []
-
-    def row(metric: str, k: int, per_picture: npt.NDArray[np.float64] | None, chance: float, ceiling: float) -> None:
-        interval = scores.bootstrap(per_picture, setting.seed) if per_picture is not None else None
-        value, low, high = interval or (None, None, None)
-        rows.append(_result(system, setting, images, candidates, metric, k, value, low, high, chance, ceiling, n))
-
     # A system that cannot name what is in the picture has no hit@k there, only hp@k (the paper's Table 3).
-    can_hit = bool(np.isfinite(matrix[np.arange(n), true]).any())
-    for k in setting.options.hit_k:
-        chance = min(k, m) / m
-        row("hit", k, scores.hits(matrix, true, k) if can_hit else None, chance, 1.0)
+    can_hit = bool(measured.nameable[true].any())
+    for metric in ("hit", "hit_expected") if tied else ("hit",):
+        expected = metric == "hit_expected"
+        for k in setting.options.hit_k:
+            values = measured.places.expected_hits(k) if expected else measured.places.hits(k)
+            interval = scores.bootstrap(values, setting.seed) if can_hit else None
+            ceiling = scores.hit_ceiling(groups, true, k, expected)
+            rows.append(setting.row(system, pairing, metric, k, interval, min(k, m) / m, ceiling, n))
     if can_hit:
-        first = scores.hits(matrix, true, 1)
-        value = scores.class_mean(first, true)
-        rows.append(_result(system, setting, images, candidates, "class_mean_hit", 1, value, None, None, 1 / m, 1.0, n))
-    for k in setting.options.hp_k:
-        rows += _hp(matrix, scored, setting, system, images, candidates, names, k)
+        balanced = scores.bootstrap(scores.class_balanced(measured.places.hits(1), true), setting.seed)
+        ceiling = scores.hit_ceiling(groups, np.unique(true), 1)
+        rows.append(setting.row(system, pairing, "class_mean_hit", 1, balanced, 1 / m, ceiling, n))
+    # Chance and ceiling of hp are over the labels that the system can emit: softmax names no unseen one.
+    emitted = int(measured.nameable.sum())
+    for k, lists in pairing.correct.items():
+        if emitted == 0:
+            rows.append(setting.row(system, pairing, "hp", k, None, None, None, n))
+            continue
+        reachable = [c[measured.nameable[c]] for c in lists]
+        chance = scores.hp_chance(reachable, pairing.label, k, emitted)
+        ceiling = scores.hp_ceiling(reachable, pairing.label, k, emitted)
+        interval = scores.bootstrap(measured.hp[k], setting.seed)
+        rows.append(setting.row(system, pairing, "hp", k, interval, chance, ceiling, n))
     return rows
 
 
-def _hp(
-    matrix: Scores,
-    scored: Scored,
-    setting: Setting,
-    system: System,
-    images: Images,
-    candidates: Images,
-    names: tuple[str, ...],
-    k: int,
-) -> list[Result]:
-    """hp@k against C_k over the valid labels: the seen ones for seen pictures among seen candidates, else
-    seen and unseen ones."""
-    hierarchy, wnids = setting.hierarchy, setting.space.wnids
-    everything = [c for c in scored.classes if c in wnids]
-    if hierarchy is None or len(everything) < len(scored.classes):
-        return []
-    supervised = images == "seen" and candidates == "seen"
-    valid = [c for c in scored.classes if c in set(setting.split.seen)] if supervised else everything
-    of_image = _members(scored.classes, setting.split, images)
-    labels = [scored.classes[c] for c in of_image]
-    lists = hierarchy.correct_lists([wnids[c] for c in labels], [wnids[c] for c in valid], k)
-    column = {name: i for i, name in enumerate(names)}
-    correct = [np.array([column[valid[i]] for i in found if valid[i] in column], np.int64) for found in lists]
-    position = {c: i for i, c in enumerate(of_image)}
-    true = np.array([position[t] for t in scored.true if t in position], np.int64)
-    n = len(true)
-    # Chance and ceiling are over the labels that the system can emit: softmax names no unseen one.
-    nameable = np.asarray(np.isfinite(matrix).any(axis=0))
-    emitted = int(nameable.sum())
-    if emitted == 0:
-        return [_result(system, setting, images, candidates, "hp", k, None, None, None, None, None, n)]
-    per_picture = scores.hierarchical_precision(matrix, correct, true, k)
-    value, low, high = scores.bootstrap(per_picture, setting.seed)
-    correct = [c[nameable[c]] for c in correct]
-    chance = scores.hp_chance(correct, true, k, emitted)
-    ceiling = scores.hp_ceiling(correct, true, k, emitted)
-    return [_result(system, setting, images, candidates, "hp", k, value, low, high, chance, ceiling, n)]
+@dataclass(frozen=True)
+class _Generalised:
+    """All pictures among all candidates."""
+
+    matrix: Scores
+    pairing: Pairing
+    is_seen: npt.NDArray[np.bool_]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the system can name every candidate."""
+        return len(self.matrix) > 0 and bool(np.isfinite(self.matrix).any(axis=0).all())
+
+    def hits(self, bias: float) -> tuple[scores.Floats, scores.Floats]:
+        """hit@1 of seen and of unseen pictures, `bias` subtracted from the scores of seen candidates. In float64: the
+        bias stands between two scores, perhaps nearer than a float32 tells."""
+        shifted = self.matrix.astype(np.float64) - bias * self.is_seen
+        right = scores.places(shifted, self.pairing.true).hits(1)
+        picture_seen = self.is_seen[self.pairing.true]
+        return right[picture_seen], right[~picture_seen]
+
+
+def _all_pictures(scored: Scored, system: System, setting: Setting) -> _Generalised:
+    pairing = pair(scored.classes, scored.true, setting.split, "seen+unseen", "seen+unseen")
+    is_seen = np.isin(np.array(scored.classes)[pairing.columns], setting.split.seen)
+    return _Generalised(chosen(scored, system.name, setting, pairing), pairing, is_seen)
 
 
 def _generalised(scored: Scored, system: System, setting: Setting) -> list[Result]:
     """Harmonic mean of hit@1 on seen and on unseen pictures among all candidates; `harmonic` without a
-    bias, `harmonic_calibrated` with the one chosen on validation data, `ausuc` the curve's area."""
-    matrix, true, names = select(scored, system.name, setting, "seen+unseen", "seen+unseen")
-    is_seen = np.isin(names, setting.split.seen)
-    named = np.isfinite(matrix).all()
-    found: list[tuple[str, float | None]] = [("harmonic", None), ("ausuc", None)]
-    if named:
-        curve = scores.calibration(matrix, true, is_seen)
-        zero = int(np.argmin(np.abs(curve.bias)))
-        found = [
-            ("harmonic", scores.harmonic(float(curve.seen[zero]), float(curve.unseen[zero]))),
-            ("ausuc", curve.area),
-        ]
-        if system.name in setting.bias:
-            nearest = int(np.argmin(np.abs(curve.bias - setting.bias[system.name])))
-            at = scores.harmonic(float(curve.seen[nearest]), float(curve.unseen[nearest]))
-            found.append(("harmonic_calibrated", at))
-    return [
-        _result(system, setting, "seen+unseen", "seen+unseen", metric, 1, value, None, None, None, 1.0, len(true))
-        for metric, value in found
+    bias, `harmonic_calibrated` with the one chosen on validation data, `ausuc` the area under the whole curve."""
+    whole = _all_pictures(scored, system, setting)
+    n, m, true = len(whole.pairing.rows), len(whole.pairing.columns), whole.pairing.true
+    if not whole.complete:
+        return [setting.row(system, None, metric, 1, None, None, None, n) for metric in ("harmonic", "ausuc")]
+    picture_seen = whole.is_seen[true]
+    groups = setting.tie_groups(system.name, whole.pairing)
+
+    def ceilings(groups: npt.NDArray[np.int64]) -> tuple[float, float]:
+        # Of seen and of unseen pictures.
+        parts = [true[picture_seen], true[~picture_seen]]
+        return tuple(scores.hit_ceiling(groups, part, 1) if len(part) else 0.0 for part in parts)  # type: ignore[return-value]
+
+    found = [
+        setting.row(
+            system,
+            None,
+            "harmonic",
+            1,
+            scores.bootstrap_harmonic(*whole.hits(0.0), setting.seed),
+            1 / m,
+            scores.harmonic(*ceilings(groups)),
+            n,
+        )
     ]
+    # A bias may part a tie between a seen and an unseen candidate.
+    seen_ceiling, unseen_ceiling = ceilings(2 * groups + whole.is_seen)
+    area = scores.calibration(whole.matrix, true, whole.is_seen).area
+    ceiling = seen_ceiling * unseen_ceiling
+    found.append(setting.row(system, None, "ausuc", 1, (area, None, None), None, ceiling, n))
+    if system.name in setting.bias:
+        interval = scores.bootstrap_harmonic(*whole.hits(setting.bias[system.name]), setting.seed)
+        ceiling = scores.harmonic(seen_ceiling, unseen_ceiling)
+        found.append(setting.row(system, None, "harmonic_calibrated", 1, interval, None, ceiling, n))
+    return found
 
 
 def curves(scored: Scored, systems: Sequence[System], setting: Setting) -> dict[str, list[tuple[float, float]]]:
     """system → (seen, unseen) accuracies over calibration biases."""
     found = {}
-    for system in systems:
-        matrix, true, names = select(scored, system.name, setting, "seen+unseen", "seen+unseen")
-        if np.isfinite(matrix).all() and setting.split.unseen:
-            curve = scores.calibration(matrix, true, np.isin(names, setting.split.seen))
+    for system in systems if setting.split.unseen else ():
+        whole = _all_pictures(scored, system, setting)
+        if whole.complete:
+            curve = scores.calibration(whole.matrix, whole.pairing.true, whole.is_seen)
             found[system.name] = [(float(s), float(u)) for s, u in zip(curve.seen, curve.unseen, strict=True)]
     return found
 
 
 def comparisons(scored: Scored, systems: Sequence[System], setting: Setting) -> list[dict[str, object]]:
     """DeViSE minus each other system on the same pictures, with the paired interval: above zero = above."""
-    ours = next((s.name for s in systems if s.name == "devise"), None)
-    if ours is None:
+    if not any(s.name == "devise" for s in systems):
         return []
     rows: list[dict[str, object]] = []
-    pairings: list[tuple[Images, Images]] = [("seen", "seen")]
-    if setting.split.unseen:
-        pairings += [("unseen", "unseen"), ("unseen", "seen+unseen")]
-    for other in (s.name for s in systems if s.name != ours):
-        for images, candidates in pairings:
-            a, true, _ = select(scored, ours, setting, images, candidates)
-            b, _, _ = select(scored, other, setting, images, candidates)
-            if not np.isfinite(b[np.arange(len(true)), true]).any():
-                continue
-            for k in (1, 5):
-                difference = scores.paired(scores.hits(a, true, k), scores.hits(b, true, k), setting.seed)
-                what: dict[str, object] = {"against": other, "images": images, "candidates": candidates}
-                rows.append(what | {"metric": "hit", "k": k} | difference._asdict())
+    for pairing in setting.pairings(scored.classes, scored.true):
+        measured = {s.name: measure([chosen(scored, s.name, setting, pairing)], pairing) for s in systems}
+        for other in (name for name in measured if name != "devise"):
+            for metric, k, a, b in _comparable(measured["devise"], measured[other], pairing, setting):
+                what: dict[str, object] = {
+                    "against": other,
+                    "images": pairing.images,
+                    "candidates": pairing.candidates,
+                    "metric": metric,
+                    "k": k,
+                }
+                rows.append(what | scores.paired(a, b, setting.seed)._asdict())
     return rows
 
 
-def _members(classes: Sequence[str], split: Split, which: Images) -> npt.NDArray[np.int64]:
-    wanted = {
-        "seen": set(split.seen),
-        "unseen": set(split.unseen),
-        "seen+unseen": {*split.seen, *split.unseen},
-    }
-    return np.array([i for i, c in enumerate(classes) if c in wanted[which]], np.int64)
-
-
-def _result(
-    system: System,
-    setting: Setting,
-    images: Images,
-    candidates: Images,
-    metric: str,
-    k: int | None,
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    chance: float | None,
-    ceiling: float | None,
-    n: int,
-) -> Result:
-    return Result(
-        system.name,
-        system.variant,
-        setting.dataset,
-        setting.split.name,
-        setting.seed,
-        images,
-        candidates,
-        metric,
-        k,
-        value,
-        low,
-        high,
-        chance,
-        ceiling,
-        n,
-    )
+def _comparable(
+    a: Measured, b: Measured, pairing: Pairing, setting: Setting
+) -> list[tuple[str, int, scores.Floats, scores.Floats]]:
+    """Metric, k and both systems' figures per picture, of what both can answer."""
+    found: list[tuple[str, int, scores.Floats, scores.Floats]] = []
+    if b.nameable[pairing.true].any():
+        found = [("hit", k, a.places.hits(k), b.places.hits(k)) for k in setting.options.hit_k]
+        first, second = (scores.class_balanced(each.places.hits(1), pairing.true) for each in (a, b))
+        found.append(("class_mean_hit", 1, first, second))
+    if b.nameable.any():
+        found += [("hp", k, a.hp[k], b.hp[k]) for k in pairing.correct]
+    return found

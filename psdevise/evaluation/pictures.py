@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from psdevise.data.pictures import PictureTable, decode
+from psdevise.data.pictures import PictureTable, crops_of, decode
 from psdevise.errors import DataError
 from psdevise.evaluation.evaluate import Scored
 from psdevise.systems import System
@@ -20,9 +20,15 @@ def score_all(
     size: int,
     batch: int,
     on_progress: Callable[[int, int], None],
+    crops: int = 1,
 ) -> tuple[Scored, list[int]]:
     """Scores of `rows` that have a label among `classes`; broken pictures are left out. Returns also the
-    row of each scored picture."""
+    row of each scored picture.
+
+    Args:
+        crops: 1 scores the picture alone; 10 averages the scores of ten crops (Frome et al. 2013, footnote 6;
+            Krizhevsky et al. 2012, section 4.1).
+    """
     index = {name: i for i, name in enumerate(classes)}
     wanted = set(rows)
     true: list[int] = []
@@ -38,7 +44,7 @@ def score_all(
             if picture.row not in wanted or not labels:
                 continue
             try:
-                pixels.append(decode(picture.data, size))
+                pixels.append(decode(picture.data, size) if crops == 1 else crops_of(picture.data, size))
             except DataError:
                 continue
             true.append(labels[0])
@@ -47,7 +53,9 @@ def score_all(
         if pixels:
             stacked = np.stack(pixels)
             for system in systems:
-                found = system.score(stacked, classes)
+                # Ten crops stand together: [n · 10, size, size, 3].
+                found = system.score(stacked.reshape(-1, *stacked.shape[-3:]), classes)
+                found = found.reshape(len(stacked), crops, -1).mean(axis=1)
                 for i, columns in enumerate(others):
                     found[i, columns] = -np.inf
                 parts[system.name].append(found)

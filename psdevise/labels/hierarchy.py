@@ -16,6 +16,8 @@ import numpy.typing as npt
 from psdevise.errors import LabelError
 from psdevise.labels.space import read_tsv
 
+Walk = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # valid labels by growing radius, where each shell ends
+
 
 class Hierarchy:
     """
@@ -29,6 +31,7 @@ class Hierarchy:
     def __init__(self, edges: Sequence[tuple[str, str]], where: str = "is-a graph") -> None:
         self.edges = tuple(sorted(set(edges)))
         self._where = where
+        self._walked: dict[tuple[tuple[str, ...], int], dict[str, Walk]] = {}
         self._neighbours: dict[str, list[str]] = {}
         self.parents: dict[str, list[str]] = {}
         for child, parent in self.edges:
@@ -69,20 +72,42 @@ class Hierarchy:
         Raises:
             LabelError: a label is not in the graph, or k is not positive.
         """
-        if k < 1:
-            raise LabelError(f"k is {k}: it must be at least 1")
-        index: Mapping[str, list[int]] = _positions(valid)
-        lists = []
+        return self.correct_lists_of(labels, valid, (k,))[k]
+
+    def correct_lists_of(
+        self, labels: Sequence[str], valid: Sequence[str], ks: Sequence[int]
+    ) -> dict[int, list[npt.NDArray[np.int64]]]:
+        """The same for several k, k → lists: one walk finds them all, because each list begins the next longer one.
+        Walks are kept for the next call with the same valid labels."""
+        if any(k < 1 for k in ks):
+            raise LabelError(f"k is {min(ks)}: it must be at least 1")
+        if not ks:
+            return {}
+        walked = self._walked.setdefault((tuple(valid), max(ks)), {})
+        index = _positions(valid)
         for label in labels:
-            if label not in self._neighbours:
-                raise LabelError(f"{label!r} is not in the is-a graph", where=self._where)
-            found: list[int] = []
-            for shell in self.shells(label):
-                found += [i for node in shell for i in index.get(node, ())]
-                if len(found) >= k:
-                    break
-            lists.append(np.array(sorted(found), np.int64))
+            if label not in walked:
+                walked[label] = self._walk(label, index, max(ks))
+        lists: dict[int, list[npt.NDArray[np.int64]]] = {}
+        for k in ks:
+            # The first shell end that holds k labels; all that there are, if none does.
+            lists[k] = [
+                np.sort(found[: ends[min(int(np.searchsorted(ends, k)), len(ends) - 1)]])
+                for found, ends in map(walked.__getitem__, labels)
+            ]
         return lists
+
+    def _walk(self, label: str, index: Mapping[str, list[int]], k: int) -> Walk:
+        if label not in self._neighbours:
+            raise LabelError(f"{label!r} is not in the is-a graph", where=self._where)
+        found: list[int] = []
+        ends: list[int] = []
+        for shell in self.shells(label):
+            found += [i for node in shell for i in index.get(node, ())]
+            ends.append(len(found))
+            if len(found) >= k:
+                break
+        return np.array(found, np.int64), np.array(ends, np.int64)
 
     def _refuse_cycles(self) -> None:
         waiting = {node: len(self.parents.get(node, ())) for node in self._neighbours}

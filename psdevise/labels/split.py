@@ -47,12 +47,8 @@ def read_split(names: Sequence[str], path: str | None) -> Split:
 
 
 def read_names(path: str, names: Sequence[str]) -> list[str]:
-    """Class names, one a line; empty lines and those that begin with # are skipped."""
-    listed = [line.strip() for line in store.read_text(path).splitlines()]
-    listed = [line for line in listed if line and not line.startswith("#")]
-    repeated = sorted(n for n, count in Counter(listed).items() if count > 1)
-    if repeated:
-        raise LabelError(f"repeated: {', '.join(repeated[:5])}", where=path)
+    """Class names as `read_lines` has them, each a label of the pictures."""
+    listed = read_lines(path)
     known = set(names)
     unknown = [n for n in listed if n not in known]
     if unknown:
@@ -61,4 +57,18 @@ def read_names(path: str, names: Sequence[str]) -> list[str]:
             where=path,
             mend="the names must be those in the pictures' label column",
         )
+    return listed
+
+
+def read_lines(path: str) -> list[str]:
+    """Names, one a line; empty lines and those that begin with # are skipped.
+
+    Raises:
+        LabelError: a name stands there twice.
+    """
+    listed = [line.strip() for line in store.read_text(path).splitlines()]
+    listed = [line for line in listed if line and not line.startswith("#")]
+    repeated = sorted(n for n, count in Counter(listed).items() if count > 1)
+    if repeated:
+        raise LabelError(f"repeated: {', '.join(repeated[:5])}", where=path)
     return listed

@@ -65,12 +65,14 @@ class Evaluate:
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
         options = self.options
         split = split_of(inputs)
+        for phase in inputs.values():
+            split.check_unseen(phase.figures.get("trained_on", ()))
         classes = tuple(inputs["images"].figures["classes"])
         systems = self._systems(inputs)
         test = prepared(inputs["images"].folder, "test")
         report = progress(context.on_event, "evaluate")
         size, batch = options.visual.core.size, options.evaluate.batch
-        scored, rows = score_all(test, range(test.rows), classes, systems, size, batch, report)
+        scored, rows = score_all(test, range(test.rows), classes, systems, size, batch, report, options.evaluate.crops)
         setting = Setting(
             options.name,
             options.seed,
@@ -79,6 +81,7 @@ class Evaluate:
             load_hierarchy(options, inputs),
             options.evaluate,
             self._biases(inputs, systems),
+            self._tie_groups(inputs, classes),
         )
         found = evaluate.results(scored, systems, setting)
         store.write_json(store.join(folder, "results.json"), result.plain(found))
@@ -87,9 +90,18 @@ class Evaluate:
         store.write_bytes(store.join(folder, "doctor.json"), store.read_bytes(inputs["labels"].path("doctor.json")))
         self._sheet(folder, test, scored, rows, setting)
         self._maps(folder, inputs, systems, test, scored, rows, setting)
-        extra = {} if setting.hierarchy is None else {"hierarchy": setting.hierarchy.hash}
-        matrix = system_vectors(options, inputs, "devise")[1]
-        return {"pictures": len(rows), "tied": scores.tied(scores.tie_groups(matrix))} | extra
+        about = evaluate.about(scored, systems, setting)
+        store.write_json(store.join(folder, "about.json"), about)
+        return {"pictures": len(rows), "tied": scores.tied(setting.groups["devise"]), **about}
+
+    def _tie_groups(self, inputs: Inputs, classes: tuple[str, ...]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+        found = {}
+        for name in ("devise", *self.options.baselines):
+            if name != "softmax":
+                names, matrix = system_vectors(self.options, inputs, name)
+                row = {label: i for i, label in enumerate(names)}
+                found[name] = scores.tie_groups(matrix[[row[c] for c in classes]])
+        return found
 
     def _systems(self, inputs: Inputs) -> list[System]:
         core = self.options.visual.core
@@ -114,11 +126,14 @@ class Evaluate:
         classes = tuple(figures["seen"])
         embedding = [s for s in systems if s.name != "softmax"]
         size, batch = self.options.visual.core.size, self.options.evaluate.batch
-        scored, _ = score_all(train, rows, classes, embedding, size, batch, lambda done, of: None)
+        crops = self.options.evaluate.crops
+        scored, _ = score_all(train, rows, classes, embedding, size, batch, lambda done, of: None, crops)
         is_seen = ~np.isin(classes, figures["tune"])
+        groups = self._tie_groups(inputs, classes)
+        levelled = {s.name: scores.level(scored.by_system[s.name], groups[s.name]) for s in embedding}
         return {
-            s.name: scores.calibration(scored.by_system[s.name], scored.true, is_seen).best_bias()
-            for s in embedding
+            name: scores.calibration(matrix, scored.true, is_seen).best_bias()
+            for name, matrix in levelled.items()
             if len(scored.true)
         }
 

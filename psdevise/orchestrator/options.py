@@ -55,6 +55,10 @@ class DataOptions:
 class LabelOptions:
     table: str | None = option(None, "TSV with columns label, wnid, terms; null: a label's name is its only term")
     unseen: str | None = option(None, "file of the classes that are never trained on, one a line")
+    trained: str | None = option(
+        None,
+        "file of classes that a core of your own was trained on, one a line: an unseen class among them is refused",
+    )
     tune: str | None = option(None, "file of seen classes that calibrate the unseen ones, one a line")
     is_a: str | None = option(None, "TSV with columns child, parent, relation; null leaves hp@k out")
     resolve: ResolveOptions = option(ResolveOptions(), "how a label gets its vector")

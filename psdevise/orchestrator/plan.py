@@ -148,7 +148,7 @@ def _images(options: RunOptions) -> list[Any]:
 
 def _labels(options: RunOptions) -> list[Any]:
     labels = options.labels
-    return [_hash(labels.table), _hash(labels.unseen), _hash(labels.tune)]
+    return [_hash(labels.table), _hash(labels.unseen), _hash(labels.tune), _hash(labels.trained)]
 
 
 def _text(options: RunOptions) -> str | None:

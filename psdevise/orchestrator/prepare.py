@@ -20,7 +20,7 @@ from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import resolve, summary
 from psdevise.labels.space import LabelSpace
-from psdevise.labels.split import Split, read_names, read_split
+from psdevise.labels.split import Split, read_lines, read_names, read_split
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
 
@@ -68,6 +68,8 @@ class Images:
         names = classes(tables)
         unseen = input_path(self.options, inputs, "unseen", labels.unseen)
         split = read_split(names, unseen)
+        if labels.trained is not None:
+            split.check_unseen(read_lines(labels.trained))
         tune = input_path(self.options, inputs, "tune", labels.tune)
         tune_names = read_names(tune, split.seen) if tune else []
         _refuse_empty(split, tables)

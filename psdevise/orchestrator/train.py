@@ -74,7 +74,11 @@ class Visual:
         # What the shards do not hold (frozen parameters, integer buffers) comes from the module itself.
         whole = {**build().initial(), **trained.parameters}
         store.write_bytes(store.join(folder, "model.safetensors"), save_safetensors(whole))
-        return {"classes": len(build.pictures.classes), "audit": trained.audit}
+        return {
+            "classes": len(build.pictures.classes),
+            "trained_on": list(build.pictures.classes),
+            "audit": trained.audit,
+        }
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class Joint:
             store.write_bytes(path, save_safetensors({**core, **projected, **done.parameters}))
         else:
             store.write_bytes(path, store.read_bytes(first))
-        return {"dim": int(vectors.shape[1])} | self._validate(context, name, features, projected, vectors, source)
+        about = {"dim": int(vectors.shape[1]), "trained_on": list(source.classes)}
+        return about | self._validate(context, name, features, projected, vectors, source)
 
     def _options(self) -> joint_phase.JointOptions:
         from dataclasses import replace

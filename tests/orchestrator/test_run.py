@@ -321,3 +321,15 @@ def test_a_run_without_pictures_is_vocabulary_and_language(
         tiny(tmp_path, *options, "language.vectors=x.bin")
     with pytest.raises(ConfigError, match="no pictures"):
         tiny(tmp_path, *options, "data.images.train=x.parquet")
+
+
+def test_an_unseen_class_that_the_core_was_trained_on_is_refused(
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path
+) -> None:
+    folder = finished[0]
+    names = json.loads((folder / "tiny" / "evaluate.json").read_text())["folder"]
+    classes = json.loads((Path(names) / "map.json").read_text())
+    leak = next(c for c, seen in zip(classes["labels"], classes["seen"], strict=True) if not seen)
+    (tmp_path / "trained.txt").write_text(f"{leak}\na class of another data set\n")
+    with pytest.raises(LabelError, match=f"1 unseen classes were trained on: {leak}"):
+        execute(tiny(tmp_path, f"labels.trained={tmp_path / 'trained.txt'}"))
