@@ -81,7 +81,7 @@ class Reference(Witness):
         self._turns: dict[int, Turn] = {}
         self._saved: dict[int, Saved] = {}
         self._copies: dict[int, dict[int, Books]] = {}
-        self._contents: dict[tuple[int, Version], bytes] = {}
+        self.contents: dict[tuple[int, Version], bytes] = {}
         self._incarnations: set[int] = set()
         self._shards = 0
         self._doing: dict[tuple[int, int], Doing] = {}
@@ -227,12 +227,12 @@ class Reference(Witness):
         """5: a version names one content, for ever."""
         self._content(life, reply.version)
         if reply.dense is None and newer_than is not None:
-            known = self._contents.get((life.index, newer_than))
+            known = self.contents.get((life.index, newer_than))
             require(known == life.shard._arena.tobytes(), f"shard {life.index}: {newer_than} is not what it was")
 
     def _content(self, life: ShardLife, version: Version) -> None:
         now = life.shard._arena.tobytes()
-        known = self._contents.setdefault((life.index, version), now)
+        known = self.contents.setdefault((life.index, version), now)
         require(known == now, f"shard {life.index}: version {tuple(version)} was used for two contents")
 
     # ------------------------------------------------------------------ workers
