@@ -186,9 +186,11 @@ class Monitor(Collector):
             add("psdevise_slice_examples", examples, phase, state)
         for worker in progress.figures:
             add("psdevise_steps", worker.steps, phase, worker.worker)
+            timed = "compute_seconds" in worker.counters  # one that never had to wait has not counted it
+            counters = {"idle_seconds": 0.0} | worker.counters if timed else worker.counters
             for name, counter in WORKER_COUNTERS.items():
-                if counter in worker.counters:
-                    add(name, worker.counters[counter], phase, worker.worker)
+                if counter in counters:
+                    add(name, counters[counter], phase, worker.worker)
             parts = [worker.counters[part] for part in STEP_SECONDS if part in worker.counters]
             if parts:
                 add("psdevise_step_seconds", sum(parts), phase, worker.worker)
