@@ -15,6 +15,7 @@ from psdevise.cli.console import console, error_console
 BENCHMARKS: dict[str, str] = {
     "words": "skip-gram beside gensim: words per second and, with --full, quality",
     "word_sizes": "skip-gram by size of the vectors: speed and quality",
+    "metrics": "CPU of a scrape, its share of a step, throughput with and without scraping",
 }
 
 

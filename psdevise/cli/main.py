@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": ("psdevise.cli.evaluate", "evaluate", "Show a run's results, or evaluate it anew."),
     "predict": ("psdevise.cli.predict", "predict", "Name pictures with any list of terms."),
     "neighbors": ("psdevise.cli.neighbors", "neighbors", "Show the terms nearest to a term."),
+    "top": ("psdevise.cli.top", "top", "Show a running job's workers and shards, live."),
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),
     "bench": ("psdevise.cli.bench", "bench", "Measure speed and memory, beside what it is compared with."),
 }

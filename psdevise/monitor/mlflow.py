@@ -1,6 +1,8 @@
 """The event stream in MLflow. An optional extra: `pip install psdevise[mlflow]`.
 
-psdevise run CONFIG --set monitor.mlflow=http://127.0.0.1:5000      (or sqlite:///mlflow.db)
+psdevise run CONFIG --set monitor.mlflow=http://127.0.0.1:5000
+
+The extra is MLflow's client; `mlflow server` and database stores are in the package mlflow itself.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ from psdevise import config, store
 from psdevise.errors import ConfigError
 from psdevise.events import Listener
 from psdevise.monitor import Monitor, logs
+from psdevise.monitor.scrape import TARGETS, target_file
 from psdevise.orchestrator.options import RunOptions
-
-TARGETS = ".metrics"  # in the folder of the runs: a file per live run, as Prometheus' file discovery reads them
 
 
 @contextmanager
@@ -46,12 +45,6 @@ def readers(options: RunOptions, folder: str) -> Iterator[tuple[list[Listener], 
             stack.callback(store.remove, target_file(options.folder, options.name))
         with logs.telling_errors():
             yield found, served
-
-
-def target_file(folder: str, run: str) -> str:
-    """The file that says where the run named `run` in `folder` answers scrapes while it lives:
-    `[{"targets": ["host:port"], "labels": {}}]`."""
-    return store.join(folder, TARGETS, f"{run}.json")
 
 
 def _serve(monitor: Monitor, options: RunOptions) -> str:
