@@ -53,6 +53,8 @@ def words(
     from psdevise.evaluation import words as evaluation
     from psdevise.labels.space import LabelSpace
 
+    if terms and not asked:
+        raise click.UsageError(f"what is {terms[0]!r}? Terms follow --neighbors.")
     table, cut = open_vectors(vectors)
     found: dict[str, Any] = {"terms": len(table.terms), "dim": table.dim}
     found["similarity"] = {
@@ -72,9 +74,7 @@ def words(
     found["coverage"] = {
         path: [asdict(row) for row in evaluation.coverage(table, LabelSpace.read(path), cut)] for path in label_files
     }
-    found["neighbors"] = {term: _neighbours(table, cut(term), k) for term in (*asked, *(terms if asked else ()))}
-    if terms and not asked:
-        raise click.UsageError(f"what is {terms[0]!r}? Terms follow --neighbors.")
+    found["neighbors"] = {term: _neighbours(table, cut(term), k) for term in (*asked, *terms)}
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:

@@ -22,7 +22,7 @@ Question = tuple[str, str, str, str]
 @dataclass(frozen=True)
 class Similarity:
     """Spearman's ρ (ties share their mean rank) between cosine and human score over the `covered` of `total` pairs
-    whose words both have vectors; None if fewer than three are."""
+    whose words both have vectors; None for fewer than three, or where one side's are all alike."""
 
     value: float | None
     covered: int
@@ -103,7 +103,8 @@ def similarity(vectors: WordVectors, pairs: Sequence[Pair]) -> Similarity:
         p, q = vectors.matrix[one], vectors.matrix[other]
         human.append(score)
         cosine.append(float(p @ q) / max(float(np.linalg.norm(p) * np.linalg.norm(q)), 1e-12))
-    value = float(spearmanr(human, cosine).statistic) if len(human) > 2 else None
+    apart = len(human) > 2 and len(set(human)) > 1 and len(set(cosine)) > 1
+    value = float(spearmanr(human, cosine).statistic) if apart else None
     return Similarity(value, len(human), len(pairs))
 
 

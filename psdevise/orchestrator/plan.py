@@ -125,7 +125,9 @@ def plan(options: RunOptions) -> list[Phase]:
 
 
 def _words(options: RunOptions, of: Callable[..., dict[str, Any]]) -> list[Phase]:
-    counted = lambda: of(_vocabulary(options), _text(options), options.data.text_column, _hash(options.labels.table))  # noqa: E731
+    def counted() -> dict[str, Any]:
+        return of(_vocabulary(options), _text(options), options.data.text_column, _hash(options.labels.table))
+
     return [
         Phase("vocabulary", (), counted, prepare.Words(options), "words"),
         Phase("language", ("vocabulary",), lambda: of(options.language, None), train.Language(options), "words"),

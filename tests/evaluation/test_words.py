@@ -90,6 +90,8 @@ def test_broken_questions_are_named(tmp_path: Path, text: str, problem: str) -> 
 
 def test_too_few_pairs_have_no_correlation(vectors: WordVectors) -> None:
     assert words.similarity(vectors, [("w1", "w2", 1.0), ("w1", "x", 2.0)]) == words.Similarity(None, 1, 2)
+    alike = [("w1", "w2", 2.0), ("w3", "w4", 2.0), ("w5", "w6", 2.0)]
+    assert words.similarity(vectors, alike) == words.Similarity(None, 3, 3)
 
 
 def test_coverage_of_a_label_table(tmp_path: Path, vectors: WordVectors) -> None:
