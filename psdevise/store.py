@@ -12,13 +12,16 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from psdevise.errors import StoreError
+
+# Packages of object stores' clients, whose errors are no OSErrors.
+REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "google"})
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -105,9 +108,17 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> str:
     with explained(path):
         fs.makedirs(inside.rsplit("/", 1)[0], exist_ok=True)
         if not isinstance(fs, LocalFileSystem):
-            with fs.open(inside, "wb") as f:
-                hashing = _Hashing(f)
+            file = fs.open(inside, "wb", autocommit=False)
+            try:
+                hashing = _Hashing(file)
                 write(hashing)  # type: ignore[arg-type]
+                file.close()
+                file.commit()
+            except BaseException:
+                file.closed = True  # else what was written so far would be finished when the file is collected
+                with suppress(Exception):  # the server may be away: the first error is the one to tell
+                    file.discard()
+                raise
             return hashing.digest()
         part = f"{inside}.part-{os.getpid()}"
         try:
@@ -167,7 +178,12 @@ def explained(path: str) -> Iterator[None]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = "free some space and give the same command again: what was finished is kept"
             raise StoreError("no space left on the disk", where=path, mend=mend) from e
-        raise StoreError(str(e), where=path) from e
+        raise StoreError(str(e) or type(e).__name__, where=path) from e
+    except Exception as e:
+        if type(e).__module__.split(".")[0] not in REMOTE:
+            raise
+        mend = "is the storage up? Give the same command again: what was finished is kept"
+        raise StoreError(str(e) or type(e).__name__, where=path, mend=mend) from e
 
 
 class _Hashing:

@@ -19,6 +19,7 @@ VERBS = {
         "run",
         "Train and evaluate what a configuration describes; go on where it stopped.",
     ),
+    "submit": ("psdevise.cli.submit", "submit", "Run a configuration as a job of a Ray cluster, and follow it."),
     "data": ("psdevise.cli.data", "data", "Prepare pictures or text as Parquet."),
     "evaluate": ("psdevise.cli.evaluate", "evaluate", "Show a run's results, or evaluate it anew."),
     "predict": ("psdevise.cli.predict", "predict", "Name pictures with any list of terms."),
@@ -85,3 +86,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
         error_console.print("[bold red]this is a bug of psdevise[/]: please report it with the lines above")
         return 3
     return 0
+
+
+if __name__ == "__main__":  # `python -m psdevise.cli.main`, where the command is not on the PATH: jobs of a cluster
+    main()

@@ -62,6 +62,10 @@ class ShardActor:
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
 
+    def where(self) -> str:
+        """The node this shard was placed on."""
+        return str(ray.util.get_node_ip_address())
+
     def address(self) -> str | None:
         """Where workers of this machine reach the shard without Ray."""
         return None if self._local is None else self._local.address

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from psdevise.config import option
+from psdevise.errors import ConfigError
 from psdevise.events import Listener
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Array
@@ -27,11 +28,16 @@ class ClusterOptions:
     gpus_per_worker: float = option(0.0, "GPUs for each worker; a worker with a GPU computes on it", low=0.0)
     gpu_workers: int | None = option(None, "how many of the workers get a GPU; null: all", low=0)
     cpus_per_shard: float = option(0.0, "CPU cores reserved for each shard", low=0.0)
+    shards_on: str | None = option(None, "Ray label KEY=VALUE of the nodes for shards; null: any but spot nodes")
     start_timeout: float = option(120.0, "seconds to wait for Ray to place all workers and shards", low=1.0)
     lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
     max_restarts: int = option(20, "deaths of workers and shards in one phase before the run gives up", low=0)
     read_ahead: int = option(4, "batches that are read and decoded ahead of the compute", low=1)
+
+    def __post_init__(self) -> None:
+        if self.shards_on is not None and not all(self.shards_on.partition("=")):
+            raise ConfigError(f"{self.shards_on!r} is no KEY=VALUE", where="cluster.shards_on")
 
 
 class Interrupt(Protocol):

@@ -7,6 +7,7 @@ What is to be done when something dies is decided in `psdevise.server.supervisor
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +17,12 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from psdevise.errors import DeadlineExceeded, PsdeviseError, ResourceError
-from psdevise.events import Listener
+from psdevise.events import Listener, Notice
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
 from psdevise.runtime.job import Interrupt, Job, Trained
+from psdevise.runtime.placement import Placement, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
 from psdevise.server import snapshot
 from psdevise.server.incarnations import Incarnations
@@ -41,7 +43,7 @@ class OnRay:
         layout = replace(task.layout, shards=job.cluster.num_shards)
         start = begin_phase(job.snapshots, layout, task.initial)
         meter = Meter(job, on_event, task.epochs)
-        hands = _Hands(job, layout, start.folder, meter)
+        hands = _Hands(job, layout, start.folder, meter, on_event)
         terms = Terms(
             job.phase,
             job.cluster.num_workers,
@@ -70,9 +72,12 @@ class _Life:
 class _Hands:
     """The supervisor's hands: the actors of one phase."""
 
-    def __init__(self, job: Job, layout: Layout, folder: str, meter: Meter) -> None:
-        self._job, self._layout, self._folder, self._meter = job, layout, folder, meter
-        self._namespace = "psdevise"
+    def __init__(self, job: Job, layout: Layout, folder: str, meter: Meter, on_event: Listener) -> None:
+        self._job, self._layout, self._folder, self._meter, self._on_event = job, layout, folder, meter, on_event
+        # Its own, so that runs of the same name on one cluster do not meet.
+        self._namespace = f"psdevise-{job.run}-{secrets.token_hex(4)}"
+        self._placement: Placement | None = None
+        self._hosts: dict[int, str] = {}  # of the shards
         self._coordinator: Any = None
         self._shards: dict[int, Any] = {}
         self._names: dict[int, str] = {}
@@ -90,11 +95,14 @@ class _Hands:
         for handle in [*(w.handle for w in self._workers.values()), *self._shards.values(), self._coordinator]:
             if handle is not None:
                 ray.kill(handle)
+        if self._placement is not None:
+            self._placement.remove()
 
     # ------------------------------------------------------------------ coordinator
 
     def start_coordinator(self, slices: list[tuple[int, int]], epochs: int, state: dict[str, Any] | None) -> None:
         job, cluster = self._job, self._job.cluster
+        self._placement = Placement(f"{job.run}/{job.phase}", cluster, shard_bytes(self._layout))
         self._coordinator = (
             ray.remote(CoordinatorActor)
             .options(num_cpus=0, name=self._name("coordinator"), namespace=self._namespace)
@@ -131,7 +139,8 @@ class _Hands:
             name = self._name(f"shard-{index}-{incarnation}")
             self._shards[index] = self._make_shard(index, incarnation, name, dict(manifest))
             self._names[index] = name
-        self._placed([self._shards[i].stats.remote() for i in incarnations], "shards")
+        addresses = self._placed([self._shards[i].where.remote() for i in incarnations], "shards")
+        self._hosts |= dict(zip(incarnations, addresses, strict=True))
 
     def announce(self) -> None:
         names = [self._names[i] for i in range(self._layout.shards)]
@@ -146,7 +155,7 @@ class _Hands:
         job = self._job
         return (
             ray.remote(ShardActor)
-            .options(num_cpus=job.cluster.cpus_per_shard, name=name, namespace=self._namespace, max_task_retries=0)
+            .options(**self._options("shards", index), name=name, namespace=self._namespace, max_task_retries=0)
             .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._folder, manifest)
         )
 
@@ -157,7 +166,10 @@ class _Hands:
             self._workers[rank] = _Life(rank, incarnation, self._make_worker(rank, incarnation), None)
 
     def await_workers(self) -> None:
-        self._placed([life.handle.where.remote() for life in self._workers.values()], "workers")
+        addresses = self._placed([life.handle.where.remote() for life in self._workers.values()], "workers")
+        if len({*addresses, *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
+            self._on_event(Notice(self._job.phase, hosts("shards", [self._hosts[i] for i in sorted(self._hosts)])))
+            self._on_event(Notice(self._job.phase, hosts("workers", addresses)))
 
     def run_worker(self, rank: int) -> None:
         job, life = self._job, self._workers[rank]
@@ -170,7 +182,7 @@ class _Hands:
             self._namespace,
             self._coordinator,
             job.cluster.read_ahead,
-            make_device(0) if self._gpus(rank) <= 0 else "cuda",
+            make_device(0) if gpus_of(job.cluster, rank) <= 0 else "cuda",
         )
 
     def end_worker(self, rank: int) -> None:
@@ -203,18 +215,18 @@ class _Hands:
         return (
             ray.remote(WorkerActor)
             .options(
-                num_cpus=cluster.cpus_per_worker,
-                num_gpus=self._gpus(rank),
+                **self._options("workers", rank, gpus_of(cluster, rank)),
                 name=self._name(f"worker-{rank}-{incarnation}"),
                 namespace=self._namespace,
             )
             .remote(rank, incarnation, int(cluster.cpus_per_worker))
         )
 
-    def _gpus(self, rank: int) -> float:
-        cluster = self._job.cluster
-        gpu_workers = cluster.num_workers if cluster.gpu_workers is None else cluster.gpu_workers
-        return cluster.gpus_per_worker if rank < gpu_workers else 0.0
+    # ------------------------------------------------------------------ places
+
+    def _options(self, role: str, index: int, gpus: float = 0.0) -> dict[str, Any]:
+        assert self._placement is not None
+        return self._placement.of(role, index, gpus)
 
     # ------------------------------------------------------------------ waiting
 
@@ -227,16 +239,16 @@ class _Hands:
         except RayTaskError as e:
             raise _cause(e) from e
 
-    def _placed(self, refs: list[Any], role: str) -> None:
+    def _placed(self, refs: list[Any], role: str) -> list[Any]:
+        """The answers of actors that have just been made: they are there, and their __init__ is through."""
         timeout = self._job.cluster.start_timeout
         try:
-            ray.get(refs, timeout=timeout)
+            return ray.get(refs, timeout=timeout)
         except GetTimeoutError as e:
-            free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
             raise ResourceError(
-                f"the {role} were not placed within {timeout:g} s; free now: {free}",
+                f"the {role} have their place, but did not start within {timeout:g} s",
                 where=self._job.phase,
-                mend="lower cluster.num_workers or raise cluster.start_timeout",
+                mend="raise cluster.start_timeout if nodes are slow to install what the job brings along",
             ) from e
         except RayError as e:
             raise _cause(e) from e
