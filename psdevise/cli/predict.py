@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +11,7 @@ import click
 from psdevise.cli.console import console, error_console
 
 if TYPE_CHECKING:
-    from psdevise.tagger import Tagger
+    from psdevise.evaluation.bulk import Prediction
 
 
 @click.command()
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--out", help="Write Parquet (id, labels, scores) here; needed for a data set, goes on if it was stopped."
 )
+@click.option("--workers", type=click.IntRange(1), help="Spread a data set over so many processes of a Ray cluster.")
+@click.option("--address", help="--workers: the Ray cluster; default: the job's own, or one on this machine.")
 def predict(
     run: str,
     images: tuple[str, ...],
@@ -34,6 +38,8 @@ def predict(
     k: int,
     min_score: float | None,
     out: str | None,
+    workers: int | None,
+    address: str | None,
 ) -> None:
     """Name IMAGES (files, or one Parquet data set) with the finished run in the folder RUN.
 
@@ -43,20 +49,24 @@ def predict(
     psdevise predict runs/quickstart photo.png
     psdevise predict runs/cifar100 a.jpg b.jpg --labels terms.txt -k 3
     psdevise predict runs/cifar100 pictures.parquet --out names.parquet --min-score 0.2
+    psdevise predict /shared/runs/cifar100 s3://bucket/pictures --out s3://bucket/names.parquet --workers 16
     """
-    from psdevise import load
-    from psdevise.labels import vectors as word_vectors
+    from psdevise.evaluation.bulk import LoadTagger, Prediction
     from psdevise.store import read_text
 
-    tagger = load(run)
     names = None
     if labels is not None:
         names = [line.strip() for line in read_text(labels).splitlines() if line.strip() and line[0] != "#"]
-    if vectors is not None:
-        tagger = tagger.with_vectors(word_vectors.load(vectors))
-    if len(images) == 1 and (images[0].endswith(".parquet") or out is not None):
-        _bulk(tagger, images[0], names, k, min_score, out)
+    whole = len(images) == 1 and (images[0].endswith(".parquet") or out is not None)
+    if whole and out is None:
+        raise click.UsageError("a data set needs --out FILE.parquet")
+    if workers is not None and not whole:
+        raise click.UsageError("--workers is for one data set, with --out FILE.parquet")
+    if whole and out is not None:
+        wanted = Prediction(images[0], out, None if names is None else tuple(names), k, min_score)
+        _bulk(run, vectors, wanted, workers, address)
         return
+    tagger = LoadTagger(run, vectors)()
     for path, found in zip(images, tagger.predict(images, names, k), strict=True):
         console.print(f"[bold]{path}[/]", highlight=False)
         if min_score is not None and found[0].score < min_score:
@@ -66,25 +76,33 @@ def predict(
             console.print(f"  {score:6.3f}  {name}", highlight=False)
 
 
-def _bulk(
-    tagger: Tagger, table: str, names: list[str] | None, k: int, min_score: float | None, out: str | None
-) -> None:
+def _bulk(run: str, vectors: str | None, wanted: Prediction, workers: int | None, address: str | None) -> None:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    from psdevise.evaluation.bulk import predict_table
+    from psdevise.evaluation.bulk import LoadTagger, predict_table
 
-    if out is None:
-        raise click.UsageError("a data set needs --out FILE.parquet")
     columns = (SpinnerColumn(), TextColumn("pictures"), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=error_console) as bar:
         task = bar.add_task("", total=None)
-        n = predict_table(
-            tagger,
-            table,
-            out,
-            names,
-            k,
-            min_score,
-            lambda done, of: bar.update(task, completed=done, total=of),
-        )
-    console.print(f"{n} pictures named in {out}", highlight=False)
+
+        def show(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        make = LoadTagger(_absolute(run), None if vectors is None else _absolute(vectors))
+        if workers is None:
+            n = predict_table(make(), wanted, show)
+        else:
+            from psdevise.runtime.job import ClusterOptions
+            from psdevise.runtime.naming import predict_on_cluster
+
+            wanted = replace(wanted, table=_absolute(wanted.table), out=_absolute(wanted.out))
+            cluster = ClusterOptions(address=address, num_workers=workers)
+            n = predict_on_cluster(
+                make, wanted, cluster, show, lambda reason: bar.console.print(f"a worker is replaced: {reason}")
+            )
+    console.print(f"{n} pictures named in {wanted.out}", highlight=False)
+
+
+def _absolute(path: str) -> str:
+    """As processes elsewhere find it."""
+    return path if "://" in path else os.path.abspath(path)

@@ -16,11 +16,12 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from psdevise.errors import DeadlineExceeded, PsdeviseError, ResourceError
+from psdevise.errors import DeadlineExceeded, ResourceError
 from psdevise.events import Listener, Notice
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
+from psdevise.runtime.failures import cause
 from psdevise.runtime.job import Interrupt, Job, Trained
 from psdevise.runtime.placement import Placement, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
@@ -202,9 +203,9 @@ class _Hands:
         try:
             self._peak("worker", ray.get(life.result)["peak_bytes"])
         except RayTaskError as e:
-            cause = _cause(e)
-            if not isinstance(cause, Replaced):
-                raise cause from e
+            raised = cause(e)
+            if not isinstance(raised, Replaced):
+                raise raised from e
             reason = "its lease ran out"
         except RayError as e:
             reason = str(e).splitlines()[0]
@@ -237,7 +238,7 @@ class _Hands:
         except GetTimeoutError as e:
             raise DeadlineExceeded(f"no answer within {deadline:g} s", where=self._name(who)) from e
         except RayTaskError as e:
-            raise _cause(e) from e
+            raise cause(e) from e
 
     def _placed(self, refs: list[Any], role: str) -> list[Any]:
         """The answers of actors that have just been made: they are there, and their __init__ is through."""
@@ -251,18 +252,10 @@ class _Hands:
                 mend="raise cluster.start_timeout if nodes are slow to install what the job brings along",
             ) from e
         except RayError as e:
-            raise _cause(e) from e
+            raise cause(e) from e
 
     def _name(self, role: str) -> str:
         return f"{self._job.run}/{self._job.phase}/{role}"
 
     def _peak(self, role: str, value: float) -> None:
         self._meter.peak_bytes[role] = max(self._meter.peak_bytes.get(role, 0.0), value)
-
-
-def _cause(error: RayError) -> Exception:
-    """What was raised inside the actor, where it is one of ours; else Ray's own error."""
-    cause = getattr(error, "cause", None)
-    while cause is not None and not isinstance(cause, PsdeviseError):
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return cause if isinstance(cause, PsdeviseError) else error

@@ -16,7 +16,7 @@ import psdevise
 from psdevise import store
 from psdevise.cli.main import exit_code
 from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
-from psdevise.evaluation.bulk import predict_table
+from psdevise.evaluation.bulk import Prediction, predict_table
 from psdevise.events import Event, Notice, PhaseFinished, Progress, from_plain, to_plain
 from psdevise.orchestrator import run as run_module
 from psdevise.orchestrator.estimate import estimate
@@ -175,14 +175,11 @@ def test_the_tagger_names_with_any_terms(finished: tuple[Path, Done, list[Event]
 
 
 def test_bulk_prediction_goes_on_and_writes_every_id_once(
-    finished: tuple[Path, Done, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path
 ) -> None:
-    from psdevise.evaluation import bulk
-
     folder, done, _ = finished
     tagger = psdevise.load(done.folder)
     test = str(next((folder / "tiny" / "artifacts").glob("world-*")) / "test.parquet")
-    monkeypatch.setattr(bulk, "PART_ROWS", 20)
     out = str(tmp_path / "names.parquet")
 
     def stop(at: int, of: int) -> None:
@@ -190,11 +187,11 @@ def test_bulk_prediction_goes_on_and_writes_every_id_once(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_table(tagger, test, out, None, 2, 0.5, stop)
+        predict_table(tagger, Prediction(test, out, None, 2, 0.5, 20), stop)
     assert not store.exists(out)
     with pytest.raises(ConfigError, match="another prediction"):
-        predict_table(tagger, test, out, None, 3, 0.5, lambda at, of: None)
-    rows = predict_table(tagger, test, out, None, 2, 0.5, lambda at, of: None)
+        predict_table(tagger, Prediction(test, out, None, 3, 0.5, 20), lambda at, of: None)
+    rows = predict_table(tagger, Prediction(test, out, None, 2, 0.5, 20), lambda at, of: None)
     found = pq.read_table(out).to_pylist()
     assert rows == len(found) == 96
     assert [r["id"] for r in found] == pq.read_table(test).column("id").to_pylist()
