@@ -43,6 +43,7 @@ def cluster() -> Iterator[Hosts]:
         head = [ray, "start", "--head", f"--node-ip-address={address(1)}", "--port=6379", "--num-cpus=0"]
         head += ["--dashboard-host=0.0.0.0", "--include-dashboard=true", *common]
         processes = [hosts.start(1, head, environment(), "head.log")]
+        wait_for_nodes(hosts, processes, 1)  # a node that finds no head gives up
         for number in (2, 3):
             node = [ray, "start", f"--address={address(1)}:6379", f"--node-ip-address={address(number)}"]
             node += ["--num-cpus=0", "--labels=role=memory"] if number == 2 else ["--num-cpus=4"]

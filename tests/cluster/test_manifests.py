@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import ray
 import yaml
 
 import psdevise
@@ -18,7 +21,9 @@ from psdevise import config
 from psdevise.orchestrator.options import MonitorOptions, RunOptions
 
 ROOT = Path(__file__).parents[2]
-RAYJOB = ROOT / "cluster/kuberay/rayjob.yaml"
+KUBERAY = ROOT / "cluster/kuberay"
+RAYJOB = KUBERAY / "rayjob.yaml"
+LAUNCHER = sorted((ROOT / "cluster/ray").glob("*.yaml"))
 PROMETHEUS = ROOT / "cluster/prometheus/prometheus.yml"
 DOCKERFILE = ROOT / "docker/Dockerfile"
 
@@ -95,10 +100,12 @@ def test_the_workers_have_the_cpus_that_the_run_asks_for(job: dict[str, Any]) ->
     options = config.load(RunOptions, str(ROOT / "jobs/quickstart.yaml"), overrides).cluster
     cluster = job["rayClusterSpec"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    have = sum(
-        group["minReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
-        for group in cluster["workerGroupSpecs"]
-    )
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    assert groups["memory"]["rayStartParams"]["num-cpus"] == "0"
+    key, _, value = str(options.shards_on).partition("=")
+    assert groups["memory"]["labels"] == {key: value}, "the shards' nodes are those that the run asks for"
+    workers = groups["workers"]
+    have = workers["minReplicas"] * int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
     assert have >= options.num_workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard
 
 
@@ -115,7 +122,7 @@ def test_ports_are_the_same_everywhere(pods: list[Any]) -> None:
     port = MonitorOptions().port
     assert f"EXPOSE {port}\n" in DOCKERFILE.read_text()
     assert f"http://127.0.0.1:{port}/metrics" in DOCKERFILE.read_text()
-    for pod, name in zip(pods, ("run-metrics", "metrics"), strict=True):
+    for pod, name in zip(pods, ("run-metrics", "metrics", "metrics"), strict=True):
         assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(ports(pod)[name])
     assert ports(pods[0])["run-metrics"] == port
 
@@ -146,6 +153,85 @@ def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
             copied.update(word for word in line.split()[1:-1] if not word.startswith("--"))
     assert copied == let_through
     assert [name for name in sorted(copied) if not (ROOT / name).exists()] == []
+
+
+def test_the_standing_cluster_has_the_same_roles_image_and_probes(job: dict[str, Any], pods: list[Any]) -> None:
+    documents = {d["kind"]: d for d in yaml.safe_load_all((KUBERAY / "raycluster.yaml").read_text())}
+    cluster, other = documents["RayCluster"]["spec"], job["rayClusterSpec"]
+    assert cluster["rayVersion"] == other["rayVersion"] == pins()["ray"]
+    assert cluster["authOptions"] == other["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"] == other["headGroupSpec"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    groups = {g["groupName"]: g for g in cluster["workerGroupSpecs"]}
+    assert groups["gpu"]["labels"] == {"ray.io/market-type": "spot"}, "what keeps shards away (runtime/placement.py)"
+    (container,) = groups["gpu"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["image"] == f"psdevise:{psdevise.__version__}-cuda"
+    for pod in [*pods, *(g["template"] for g in groups.values())]:
+        (container,) = pod["spec"]["containers"]
+        for probe in ("readinessProbe", "livenessProbe"):
+            assert "/api/local_raylet_healthz" in container[probe]["exec"]["command"][-1]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_the_operators_prometheus_finds_the_ports_that_the_pods_name(pods: list[Any]) -> None:
+    monitor = yaml.safe_load((KUBERAY / "podmonitor.yaml").read_text())
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    named = {name for pod in pods for name in ports(pod)}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= named
+
+
+@pytest.mark.parametrize("path", sorted(KUBERAY.glob("*.yaml")), ids=lambda p: p.name)
+def test_manifests_fit_the_published_schemas(path: Path) -> None:
+    """The CRDs of KubeRay and of the Prometheus operator, as their releases ship them, in one folder.
+
+    PSDEVISE_CRDS=folder python -m pytest tests/cluster/test_manifests.py
+    """
+    folder = os.environ.get("PSDEVISE_CRDS")
+    if folder is None:
+        pytest.skip("no published CRDs here: set PSDEVISE_CRDS to a folder with their YAML files")
+    schemas = {}
+    for file in Path(folder).glob("*.yaml"):
+        for crd in yaml.safe_load_all(file.read_text()):
+            if crd and crd.get("kind") == "CustomResourceDefinition":
+                for version in crd["spec"]["versions"]:
+                    key = f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]
+                    schemas[key] = version["schema"]["openAPIV3Schema"]
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["apiVersion"] != "v1":
+            jsonschema.validate(document, closed(schemas[document["apiVersion"], document["kind"]]))
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown fields refused, as `kubectl apply --validate=strict` does."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inside = {key: closed(part) for key, part in schema.items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    if "properties" in schema and "additionalProperties" not in schema:
+        open_ = schema.get("x-kubernetes-preserve-unknown-fields") or set(schema["properties"]) == {"metadata"}
+        return inside if open_ else inside | {"additionalProperties": False}
+    return inside
+
+
+@pytest.mark.parametrize("path", LAUNCHER, ids=lambda p: p.name)
+def test_launcher_files_fit_the_schema_in_rays_wheel(path: Path) -> None:
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+def test_the_cloud_example_keeps_shards_on_nodes_that_stay() -> None:
+    tree = yaml.safe_load((ROOT / "cluster/ray/aws.yaml").read_text())
+    types = tree["available_node_types"]
+    assert tree["head_node_type"] in types
+    assert types["head"]["resources"] == types["memory"]["resources"] == {"CPU": 0}
+    for name, kind in types.items():
+        spot = "InstanceMarketOptions" in kind["node_config"]
+        assert spot == (name in ("gpu", "cpu")) == (kind["labels"].get("ray.io/market-type") == "spot")
+    assert tree["docker"]["image"] == f"psdevise:{psdevise.__version__}"
 
 
 @pytest.mark.prometheus
