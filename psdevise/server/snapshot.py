@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from psdevise import store
 from psdevise.errors import SnapshotError, StoreError
@@ -44,8 +43,23 @@ def write_shard(path: str, state: ShardState) -> str:
         "version": list(state.version),
         "answered": [[w, i, f, list(above)] for w, (i, f, above) in sorted(state.answered.items())],
     }
-    data = save_safetensors(state.tensors, metadata={"psdevise": json.dumps(about)})
-    return store.write_bytes(path, data)
+    return store.write_atomic(path, lambda file: _write_safetensors(file, state.tensors, json.dumps(about)))
+
+
+def _write_safetensors(file: IO[bytes], tensors: Mapping[str, Array], about: str) -> None:
+    """The safetensors format (8 bytes of length, a JSON header, the arrays), straight from the arrays: the library's
+    own writer would hold all of them a second time."""
+    header: dict[str, Any] = {"__metadata__": {"psdevise": about}}
+    end = 0
+    for name, array in tensors.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in tensors.values():
+        if array.size:
+            file.write(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8).data)
 
 
 def commit(folder: str, number: int, manifest: Mapping[str, Any], keep: int = 2) -> None:
