@@ -167,7 +167,9 @@ class Coordinator:
             self._advance(worker)
             turn = self.rounds.ready(worker, now)
             return WAIT if turn is None else Begun(turn.step, turn)
-        step = self._pace.join(worker) if step < 0 else step
+        # One that held no slice for a while joins again: at the highest step under way, and never behind its own.
+        step = max(step, self._pace.join(worker))
+        self._pace.pushed(worker, step - 1)
         return Begun(step, None) if self._pace.may_begin(step) else WAIT
 
     def pushed(self, worker: int, incarnation: int, step: int, position: int) -> None:

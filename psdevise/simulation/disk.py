@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 PROTOCOL = "simulated"
 
 
-class SimulatedDisk(MemoryFileSystem):
+class SimulatedDisk(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Like an object store, a file is there when it was closed whole, and not before."""
 
     protocol = PROTOCOL

@@ -55,14 +55,14 @@ class Network:
     def delay(self) -> float:
         return self._weather.latency + self._weather.jitter * self._random.random()
 
-    def send(self, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], None]) -> Ticket:
+    def send(self, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]) -> Ticket:
         """Issues calls to the processes that the caller knows; `on_lost` is told which of them is gone."""
         ticket = Ticket([None] * len(calls), set(range(len(calls))))
         for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
             self._send(ticket, place, call, life, on_lost)
         return ticket
 
-    def _send(self, ticket: Ticket, place: int, call: Call, life: ShardLife, on_lost: Callable[[int], None]) -> None:
+    def _send(self, ticket: Ticket, place: int, call: Call, life: ShardLife, on_lost: Callable[[int], object]) -> None:
         draw, weather = self._random.random(), self._weather
 
         def lose() -> None:

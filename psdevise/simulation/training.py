@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -65,7 +66,7 @@ def train(
         raise DeadlineExceeded(f"not done after {limit:g} simulated seconds", where="simulation")
 
     for fault in faults:
-        clock.after(fault.at, lambda fault=fault: cluster.suffer(fault))  # type: ignore[misc]
+        clock.after(fault.at, partial(cluster.suffer, fault))
     clock.after(limit, out_of_time)
     terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, job.max_restarts)
     supervisor = Supervisor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from psdevise.errors import DeadlineExceeded, PsdeviseError
@@ -70,7 +71,7 @@ class SimulatedWorker:
         while self.alive:
             if self._clock.now < self.hangs_until:
                 if self.hangs_until != float("inf"):
-                    self._clock.after(self.hangs_until - self._clock.now, lambda value=value: self._go_on(value))
+                    self._clock.after(self.hangs_until - self._clock.now, partial(self._go_on, value))
                 return
             before = self._gradients
             try:
@@ -85,7 +86,7 @@ class SimulatedWorker:
                 return self._end(e)
             if self._gradients > before:
                 self._cluster.witness.computed(self)
-                self._clock.after(self._cluster.costs.compute, lambda effect=effect: self._after_compute(effect))
+                self._clock.after(self._cluster.costs.compute, partial(self._after_compute, effect))
                 return
             value = self._serve(effect)
             if value is _LATER:
@@ -152,7 +153,7 @@ class SimulatedWorker:
             self.open.append(self._computing.pop(0))
             return gradient(*arguments)
 
-        task.gradient = counted  # type: ignore[method-assign]
+        task.gradient = counted  # type: ignore[method-assign, assignment]
 
     # ------------------------------------------------------------------ shards
 

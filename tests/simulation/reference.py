@@ -69,7 +69,8 @@ class Reference(Witness):
     """
     Args:
         counted: how many floats of the arena count applications (the first ones).
-        exact: whether accumulators are whole numbers (not where pushes are averaged).
+        rows, epochs: what the ledger has to account for at the end.
+        in_flight: bytes of pushes that a worker may have on their way.
     """
 
     def __init__(self, folder: str, counted: int, bound: int | None, rows: int, epochs: int, in_flight: float) -> None:
@@ -86,6 +87,7 @@ class Reference(Witness):
         self._shards = 0
         self._doing: dict[tuple[int, int], Doing] = {}
         self._answered: set[tuple[int, Push]] = set()  # (shard, push) that was answered for good, in any life
+        self._held_ever: set[tuple[int, Push]] = set()
         self._refused: set[tuple[int, Push]] = set()
         self._taken_back: set[tuple[int, Push]] = set()
         self._finished: dict[tuple[int, int], list[tuple[int, Push]]] = {}
@@ -200,6 +202,7 @@ class Reference(Witness):
             held.clear()
             self._turns[life.index] = turn
         held[identity.worker] = identity
+        self._held_ever.add((life.index, (identity.worker, identity.incarnation, identity.sequence)))
         if moved:
             self._complete(life)
 
@@ -261,8 +264,12 @@ class Reference(Witness):
         doing = self._of(worker)
         if question == "finish" and answer:
             self._finish(worker, arguments[0])
-        elif question == "pushed" and doing.pushed is not None:
-            doing.pushed = max(doing.pushed, arguments[0] + 1)
+        elif question == "pushed":
+            sequence, (shards, _) = max(doing.pushes.items())
+            push = (worker.rank, worker.incarnation, sequence)
+            owed = [n for n in shards if (n, push) not in self._answered | self._held_ever]
+            require(not owed, f"push {push} counts as in, but shards {owed} do not have it")
+            doing.pushed = max(doing.pushed or 0, arguments[0] + 1)
         elif question == "begin" and isinstance(answer, Begun):
             self._begin(worker, answer.step)
             doing.pulled = False
@@ -289,32 +296,18 @@ class Reference(Witness):
         self._count("finished")
 
     def _kept(self, taken: Slice) -> list[tuple[int, Push]]:
-        """The pushes of the slice's first batches, made by an earlier holder: they count if they were applied."""
-        found = []
+        """The pushes of the slice's first batches, made by earlier holders: of each batch every shard has one."""
+        made: dict[int, list[tuple[int, Push]]] = {}
         for (rank, incarnation), doing in self._doing.items():
             for sequence, (shards, batches) in doing.pushes.items():
-                if any((s.epoch, s.number) == (taken.epoch, taken.number) and p < taken.position for s, p in batches):
-                    push = (rank, incarnation, sequence)
-                    found += [(shard, push) for shard in shards]
-        first = {
-            p
-            for doing in self._doing.values()
-            for _, batches in doing.pushes.values()
-            for s, p in batches
-            if (s.epoch, s.number) == (taken.epoch, taken.number) and p < taken.position
-        }
-        for position in first:
-            holders = [
-                (shard, (rank, incarnation, sequence))
-                for (rank, incarnation), doing in self._doing.items()
-                for sequence, (shards, batches) in doing.pushes.items()
-                for shard in shards
-                if any((s.epoch, s.number, p) == (taken.epoch, taken.number, position) for s, p in batches)
-            ]
-            for index in range(self._shards):
-                applied = [push for shard, push in holders if shard == index and (shard, push) in self._answered]
-                require(bool(applied), f"batch {position} of slice {taken} counts as done, but shard {index} lacks it")
-        return [(shard, push) for shard, push in found if (shard, push) in self._answered]
+                for s, position in batches:
+                    if (s.epoch, s.number) == (taken.epoch, taken.number) and position < taken.position:
+                        made.setdefault(position, []).extend((n, (rank, incarnation, sequence)) for n in shards)
+        for position, pushes in made.items():
+            has = {shard for shard, push in pushes if (shard, push) in self._answered}
+            lacks = set(range(self._shards)) - has
+            require(not lacks, f"batch {position} of {taken} counts as done, but shards {lacks} lack it")
+        return [key for pushes in made.values() for key in pushes if key in self._answered]
 
     def _begin(self, worker: SimulatedWorker, step: int) -> None:
         """6: no worker begins step t before every live worker's push of step t-k-1 is in."""

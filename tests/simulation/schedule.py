@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from psdevise.simulation.disk import SimulatedDisk
 from psdevise.simulation.faults import Costs, DriverKilled, Fault, Kind, Weather
 from psdevise.simulation.training import Simulated, train
 from psdevise.worker.downpour import DownpourOptions
+from psdevise.worker.task import Task
 from tests.simulation.counted import OPTIMIZER, Counted
 from tests.simulation.reference import Reference, Violation
 
@@ -44,7 +46,7 @@ class Schedule:
 def draw(seed: int) -> Schedule:
     r = Random(seed)
     batches = tuple(r.randint(1, 3) for _ in range(r.randint(3, 7)))
-    bound = r.choice(["unbounded", "unbounded", "unbounded", 0, 0, 1, 3])
+    bound: Any = r.choice(["unbounded", "unbounded", "unbounded", 0, 0, 1, 3])
     n_push = 1 if bound == 0 else r.choice([1, 1, 2, 3])
     n_fetch = 1 if bound == 0 else r.choice([1, 1, 2])
     downpour = DownpourOptions(
@@ -125,8 +127,8 @@ def run(schedule: Schedule) -> Reference:
     """
     SimulatedDisk.reset()
     folder = "simulated://run"
-    build: Callable[[], Counted] = lambda: Counted(schedule.batches, schedule.epochs)  # noqa: E731
-    task = build()
+    build: Callable[[], Task] = lambda: Counted(schedule.batches, schedule.epochs)  # noqa: E731
+    task = Counted(schedule.batches, schedule.epochs)
     reference = Reference(
         f"{folder}/snapshots",
         task.n,

@@ -96,7 +96,6 @@ def a_ledger_captured_after_the_shards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Supervisor, "_capture", shards_first)
 
 
-
 def positions_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "_advance", lambda self, worker: None)
 
@@ -116,9 +115,13 @@ def positions_forgotten(patch: pytest.MonkeyPatch) -> None:
 )
 def test_planted_bugs_are_found(plant: Any, says: str, within: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    with pytest.raises(Violation, match=says):
+
+    def search() -> None:
         for seed in range(within):
             run(draw(seed))
+
+    with pytest.raises(Violation, match=says):
+        search()
 
 
 def test_simulated_training_needs_no_ray() -> None:
