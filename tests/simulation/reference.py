@@ -313,8 +313,7 @@ class Reference(Witness):
         """6: no worker begins step t before every live worker's push of step t-k-1 is in."""
         doing = self._of(worker)
         doing.begun = step
-        if doing.pushed is None:
-            doing.pushed = step
+        doing.pushed = max(doing.pushed or 0, step)
         if not self._bound:
             return
         assert self.coordinator is not None
