@@ -1,10 +1,10 @@
 """What the metrics cost: CPU of a scrape, its share of a step, and throughput with and without scraping.
 
 A scrape is a real GET of a run with 16 workers and 8 shards, made by a process of its own, so that the process CPU
-clock of this one holds the answering side only. The bound is 10 ms of CPU; scraped each second, that is 1 % of a
-core. What a step pays for being counted (its report to the coordinator, in the worker's own process) is set against the CPU
-of the step itself. Throughput: a small model in this process, where the endpoint's thread and the training share one
-interpreter lock, which is the worst case; rounds with a scrape each second beside rounds without.
+clock of this one holds the answering side only. The bound is 10 ms of CPU; scraped each second, that is 1 % of a core.
+What the coordinator pays for a step's report is set against the CPU of the step itself. Throughput: a small model in
+this process, where the endpoint's thread and the training share one interpreter lock, which is the worst case; rounds
+with a scrape each second beside rounds without.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCRAPER = """
 import sys, time, urllib.request
 url, count, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 for _ in range(count):
-    urllib.request.urlopen(url, timeout=10).read()
+    urllib.request.urlopen(url, timeout=60).read()
     print("scraped", flush=True)
     time.sleep(pause)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +213,7 @@ def fit(
         downpour=downpour,
         optimizer=optimizer,
         unit=unit,
+        logs=_logs(context.folder),
     )
     trained = context.host.train(job, context.on_event, context.interrupt)
     bill = context.bills.setdefault(phase, {})
@@ -220,6 +222,12 @@ def fit(
     if trained.audit["refused"]:
         context.on_event(Notice(phase, f"{trained.audit['refused']} examples were refused by the shards"))
     return trained
+
+
+def _logs(folder: str) -> str:
+    """Absolute, since actors have a working directory of their own."""
+    path = store.join(folder, "logs")
+    return os.path.abspath(store.filesystem(path)[1]) if store.is_local(path) else ""
 
 
 def picture_source(inputs: Inputs) -> PictureSource:

@@ -20,6 +20,8 @@ import torch
 from ray.exceptions import GetTimeoutError
 
 from psdevise import errors
+from psdevise.monitor import logs
+from psdevise.monitor.logs import logger
 from psdevise.runtime.local import LocalServer
 from psdevise.runtime.memory import peak_bytes
 from psdevise.runtime.reader import ReadAhead
@@ -51,7 +53,9 @@ class ShardActor:
         incarnation: int,
         folder: str,
         manifest: dict[str, Any],
+        log: tuple[str, str] = ("", ""),
     ) -> None:
+        logs.begin(*log)
         torch.set_num_threads(1)
         start, stop = layout.range(index)
         memory = SharedMemory(stop - start) if available else None
@@ -61,6 +65,7 @@ class ShardActor:
         self._update_seconds = 0.0
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
+        logger.info("shard %d stands at version %s", index, tuple(self._shard.version))
 
     def where(self) -> str:
         """The node this shard was placed on."""
@@ -122,7 +127,8 @@ class ShardActor:
 class WorkerActor:
     """One Downpour worker: drives the loop and serves its effects."""
 
-    def __init__(self, rank: int, incarnation: int, threads: int) -> None:
+    def __init__(self, rank: int, incarnation: int, threads: int, log: tuple[str, str] = ("", "")) -> None:
+        logs.begin(*log)
         torch.set_num_threads(max(1, threads))
         self._rank, self._incarnation = rank, incarnation
 
@@ -130,6 +136,7 @@ class WorkerActor:
         """The node this worker was placed on."""
         return str(ray.util.get_node_ip_address())
 
+    @logs.telling_errors()
     def run(
         self,
         build: Callable[[], Task],
@@ -158,6 +165,7 @@ class WorkerActor:
             ReadAhead(task, key, read_ahead),
             options.deadline,
         )
+        logger.info("worker %d begins on %s", self._rank, device)
         value: Any = None
         while True:
             try:
@@ -167,6 +175,7 @@ class WorkerActor:
             value = hands.serve(effect)
         hands.report()
         ray.get(coordinator.ask.remote("leave", self._rank, self._incarnation), timeout=options.deadline)
+        logger.info("worker %d has ended", self._rank)
         return {"peak_bytes": peak_bytes()}
 
 

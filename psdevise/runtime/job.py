@@ -54,6 +54,7 @@ class Job:
         build: makes the task; called on every worker and once by the host (picklable).
         snapshots: the folder of this phase's snapshots; a run goes on from the last good one.
         incarnations: the file that holds the last incarnation handed out in this run.
+        logs: the folder of the actors' logs, a file each; empty for none.
     """
 
     run: str
@@ -68,6 +69,7 @@ class Job:
     optimizer: OptimizerOptions
     lag: LagOptions = field(default_factory=LagOptions)
     unit: str = "examples"
+    logs: str = ""
 
 
 @dataclass(frozen=True)

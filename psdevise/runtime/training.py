@@ -157,7 +157,7 @@ class _Hands:
         return (
             ray.remote(ShardActor)
             .options(**self._options("shards", index), name=name, namespace=self._namespace, max_task_retries=0)
-            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._folder, manifest)
+            .remote(self._layout, index, job.optimizer, job.lag, incarnation, self._folder, manifest, self._log(name))
         )
 
     # ------------------------------------------------------------------ workers
@@ -212,16 +212,20 @@ class _Hands:
         return Ended(life.rank, life.incarnation, reason)
 
     def _make_worker(self, rank: int, incarnation: int) -> Any:
-        cluster = self._job.cluster
+        cluster, name = self._job.cluster, self._name(f"worker-{rank}-{incarnation}")
         return (
             ray.remote(WorkerActor)
             .options(
                 **self._options("workers", rank, gpus_of(cluster, rank)),
-                name=self._name(f"worker-{rank}-{incarnation}"),
+                name=name,
                 namespace=self._namespace,
             )
-            .remote(rank, incarnation, int(cluster.cpus_per_worker))
+            .remote(rank, incarnation, int(cluster.cpus_per_worker), self._log(name))
         )
+
+    def _log(self, name: str) -> tuple[str, str]:
+        """Folder and name of an actor's log."""
+        return self._job.logs, "-".join(name.split("/")[1:])
 
     # ------------------------------------------------------------------ places
 

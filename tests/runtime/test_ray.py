@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -136,3 +137,16 @@ def test_errors_cross_processes_whole() -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         ray.get(fail.remote())
     assert "shard 3" in str(caught.value)
+
+
+def test_every_actor_has_a_log_and_an_error_its_traceback(tmp_path: Path) -> None:
+    made = job(tmp_path, diverging_task, cluster=ClusterOptions(num_workers=1), logs=str(tmp_path / "logs"))
+    with pytest.raises(Diverged):
+        train(made)
+    found = {path.name.split("-")[1]: path.read_text().splitlines() for path in (tmp_path / "logs").iterdir()}
+    assert set(found) == {"shard", "worker"}
+    last = json.loads(found["worker"][-1])
+    assert last["text"] == "ended by Diverged"
+    assert last["level"] == "error"
+    assert "Traceback" in last["error"]
+    assert json.loads(found["shard"][0])["text"].startswith("shard 0 stands at version")
