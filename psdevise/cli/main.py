@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def exit_code(arguments: list[str] | None = None) -> int:
     try:
-        psdevise.main(args=arguments, standalone_mode=False)
+        found = psdevise.main(args=arguments, standalone_mode=False)
     except PsdeviseError as e:
         error_console.print(f"[bold red]error[/] {type(e).__name__}", highlight=False)
         error_console.print(str(e), markup=False, highlight=False)
@@ -85,7 +85,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         error_console.print("[bold red]this is a bug of psdevise[/]: please report it with the lines above")
         return 3
-    return 0
+    return found if isinstance(found, int) else 0  # click returns what ctx.exit() was given
 
 
 if __name__ == "__main__":  # `python -m psdevise.cli.main`, where the command is not on the PATH: jobs of a cluster

@@ -9,6 +9,7 @@ what that has not given back yet.
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ class Placement:
             self._groups[group.role] = placement_group(
                 list(group.bundles),
                 strategy=group.strategy,
-                name=f"{name}/{group.role}",
+                # Ray refuses a name that is taken, and another run may have the same one.
+                name=f"{name}/{group.role}/{secrets.token_hex(4)}",
                 bundle_label_selector=[group.labels] * len(group.bundles),
             )
         for group in wanted:

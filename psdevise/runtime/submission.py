@@ -47,7 +47,6 @@ class JobServer:
     """
 
     def __init__(self, address: str) -> None:
-        logging.getLogger("ray").setLevel(logging.ERROR)  # ours says what is packed and where it goes
         try:
             self._client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as e:
@@ -57,6 +56,8 @@ class JobServer:
                 mend="is it the dashboard's address (port 8265)? With token authentication, set RAY_AUTH_MODE=token"
                 " and RAY_AUTH_TOKEN",
             ) from e
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # ours says where the job goes
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def submit(self, arguments: Sequence[str], environment: Mapping[str, Any], name: str) -> str:
         """Runs `psdevise ARGUMENTS` as a job; its id.

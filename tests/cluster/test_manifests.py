@@ -143,6 +143,39 @@ def test_the_image_installs_through_the_constraints() -> None:
     assert all("--constraint constraints.txt" in step for step in installs)
 
 
+def test_the_cuda_image_has_the_same_steps_and_checks_for_cuda() -> None:
+    plain, cuda = DOCKERFILE.read_text(), (ROOT / "docker/Dockerfile.cuda").read_text()
+    for word in ("FROM ", "USER ", "EXPOSE ", "VOLUME ", "WORKDIR ", "COPY ", "ENTRYPOINT ", "HEALTHCHECK "):
+        lines = [[line for line in text.splitlines() if line.startswith(word)] for text in (plain, cuda)]
+        assert lines[0] == lines[1], word
+    assert "torch.version.cuda" in cuda
+    ignored = [(ROOT / f"docker/{name}.dockerignore").read_text() for name in ("Dockerfile", "Dockerfile.cuda")]
+    assert ignored[0] == ignored[1]
+
+
+def test_compose_starts_one_image_as_head_and_workers_with_a_token() -> None:
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
+    for name in ("head", "worker"):
+        assert services[name]["image"] == f"psdevise:{psdevise.__version__}"
+        assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
+        assert services[name]["healthcheck"]["test"][0] == "CMD-SHELL"
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published), "open to this machine only"
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            if volume.startswith("../cluster/prometheus"):
+                assert (ROOT / "docker" / volume.split(":")[0]).is_dir()
+
+
+def test_the_chroot_script_takes_the_images_steps() -> None:
+    script = (ROOT / "docker/chroot.sh").read_text()
+    assert subprocess.run(["sh", "-n", str(ROOT / "docker/chroot.sh")], check=False).returncode == 0
+    for step in ("--constraint", "--no-build-isolation", "useradd --create-home --uid 1000", "/app /runs"):
+        assert step in script
+        assert step in DOCKERFILE.read_text()
+
+
 def test_what_the_image_copies_is_let_through_to_the_builder() -> None:
     let_through = {
         line[1:] for line in (ROOT / "docker/Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"

@@ -88,6 +88,8 @@ def test_on_ray_a_group_is_placed_or_refused_within_its_deadline(ray_cluster: No
     placement = Placement("run/phase", ClusterOptions(num_workers=2), 1000)
     assert before - ray.available_resources()["CPU"] == 2
     assert set(placement.of("shards", 0)) == {"scheduling_strategy", "num_cpus", "num_gpus"}
+    twin = Placement("run/phase", ClusterOptions(num_workers=1), 1000)  # another run of the same name
+    twin.remove()
     placement.remove()
     with pytest.raises(
         ResourceError, match=r"shards were not placed within 1 s: none of the 1 nodes has .*role=memory"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 
 from psdevise.cli import submit as verb
-from psdevise.cli.main import exit_code, psdevise
+from psdevise.cli.main import exit_code
 from psdevise.errors import ResourceError
 from psdevise.runtime import submission
 from psdevise.runtime.submission import Ended, JobServer, requirements, runtime_environment
@@ -52,15 +54,14 @@ class Server:
         return self._ended
 
 
-def submit(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server, *more: str, answers: str = ""
-) -> tuple[int, str]:
+def submit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server, *more: str) -> tuple[int, str]:
     monkeypatch.setattr(submission, "JobServer", server)
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(yaml.safe_dump(TINY | {"folder": "/shared/runs"}))
-    done = CliRunner().invoke(psdevise, ["submit", "c.yaml", "--address", "http://head:8265", *more], input=answers)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
+    shown = io.StringIO()
+    monkeypatch.setattr(verb, "console", Console(file=shown))
+    monkeypatch.setattr(verb, "error_console", Console(file=shown, width=200))
+    return exit_code(["submit", "c.yaml", "--address", "http://head:8265", *more]), shown.getvalue()
 
 
 @pytest.mark.parametrize(
