@@ -19,6 +19,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
        evaluation    protocols → results
        monitor       the event stream as Prometheus series
     4  runtime       Ray and in-process hosts: threads, clocks, actors, restarts
+       simulation    the same objects under a simulated clock, network, disk and faults
     5  orchestrator  phases in order, artifacts, resume
     6  report        results and curves as one HTML page
        bench         speed and memory beside other systems, in paired rounds

@@ -30,7 +30,9 @@ class Counted:
 
     def __init__(self, batches: Sequence[int], epochs: int) -> None:
         stops = np.cumsum([n * BATCH for n in batches])
-        self.slices: Sequence[tuple[int, int]] = [(int(stop) - n * BATCH, int(stop)) for stop, n in zip(stops, batches, strict=True)]
+        self.slices: Sequence[tuple[int, int]] = [
+            (int(stop) - n * BATCH, int(stop)) for stop, n in zip(stops, batches, strict=True)
+        ]
         self.epochs = epochs
         self.n = int(stops[-1])
         self.layout = Layout((Dense("rows", (self.n,)), Dense("weights", (WEIGHTS,))), (Table("t", TABLE_ROWS, 2),))
