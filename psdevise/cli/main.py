@@ -26,6 +26,7 @@ VERBS = {
     "neighbors": ("psdevise.cli.neighbors", "neighbors", "Show the terms nearest to a term."),
     "top": ("psdevise.cli.top", "top", "Show a running job's workers and shards, live."),
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),
+    "labels": ("psdevise.cli.labels", "labels", "Candidate sets around the seen classes."),
     "bench": ("psdevise.cli.bench", "bench", "Measure speed and memory, beside what it is compared with."),
 }
 
