@@ -37,19 +37,32 @@ def connect(options: ClusterOptions, namespace: str) -> None:
 
 
 def start_local(cpus: int, namespace: str = "psdevise") -> None:
-    """A Ray of this process's own, on loopback, without dashboard; it ends with the process."""
+    """A Ray of this process's own, on loopback, without dashboard; it ends with the process.
+
+    Raises:
+        ResourceError: its processes did not come up.
+    """
     # Whether a worker computes on a GPU is decided by what it asked for, not by hiding devices from it; saying so
     # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local",  # never a cluster that happens to run on this machine
-        num_cpus=cpus,
-        include_dashboard=False,
-        namespace=namespace,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    try:
+        ray.init(
+            address="local",  # never a cluster that happens to run on this machine
+            num_cpus=cpus,
+            include_dashboard=False,
+            namespace=namespace,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as e:  # Ray raises a plain Exception where its own processes did not come up in time
+        ray.shutdown()
+        raise ResourceError(
+            f"Ray did not start: {str(e).splitlines()[0]}",
+            where="this machine",
+            mend="give the same command again: what was finished is kept; if it goes on, see whether the machine is"
+            " out of memory, of disk in /tmp, or much too busy",
+        ) from e
 
 
 def check_resources(options: ClusterOptions) -> None:
