@@ -287,6 +287,8 @@ class Shard:
             if name not in self._tables:
                 return f"no table {name!r} here"
             rows, dim = self._tables[name].values.shape
+            if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+                return f"table {name!r}: row numbers are {ids.dtype} {ids.shape}, expected a list of integers"
             if values.dtype != np.float32 or values.shape != (len(ids), dim):
                 return f"table {name!r}: expected float32 {(len(ids), dim)}, got {values.dtype} {values.shape}"
             if len(ids) and (ids.min() < 0 or ids.max() >= rows):
