@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from psdevise.errors import ConfigError, ResourceError
@@ -49,7 +50,7 @@ class JobServer:
     def __init__(self, address: str) -> None:
         try:
             self._client = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as e:
+        except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as e:
             raise ResourceError(
                 _first_line(e),
                 where=f"job server at {address}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from types import TracebackType
 
@@ -55,7 +56,9 @@ class Proxy:
                 most = getattr(self, limit)
                 if most is not None and passed > most:
                     self.cuts += 1
-                    break
+                    for end in (source, sink):
+                        _reset(end)
+                    return
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -66,6 +69,13 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for end in self._open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            _reset(end)
+
+
+def _reset(end: socket.socket) -> None:
+    """Closes with RST: after a mere FIN the kernel would take what the peer still sends until its buffer is full, and
+    a peer in the middle of an upload would wait for ever."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
+    end.close()

@@ -60,16 +60,16 @@ def progress(phase: str, share: float, *, version: tuple[int, int] = (3, 100), s
     return Progress(
         phase,
         share,
-        128000 * share,
-        2100 + 100 * share,
-        3 - 2 * share,
-        1.5,
-        2,
-        1,
-        60 * (1 - share),
-        7e8,
-        figures,
-        shards,
+        count=128000 * share,
+        rate=2100 + 100 * share,
+        loss=3 - 2 * share,
+        lag=1.5,
+        workers=2,
+        epoch=1,
+        left=60 * (1 - share),
+        bytes=7e8,
+        figures=figures,
+        shards=shards,
     )
 
 
