@@ -24,6 +24,8 @@ HANG: Kind = "worker hangs"
 ENDINGS: tuple[Kind, ...] = ("driver dies", "interrupt")
 DISK: tuple[Kind, ...] = ("disk full", "file cut")
 FOREVER = float("inf")
+STORM = Weather(jitter=0.01, lost=0.3)
+"""Many calls are executed and their answers lost, while shards die again and again: what the table is there for."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def draw(seed: int) -> Schedule:
             Weather(jitter=0.03, lost=0.03, doubled=0.03),
             Weather(jitter=0.005, lost=0.08),
             Weather(latency=0.01, jitter=0.05, doubled=0.1),
+            STORM,
         ]
     )
     costs = Costs(compute=r.choice([0.005, 0.02]), serve=r.choice([0.0002, 0.004]), write=r.choice([0.002, 0.03]))
@@ -75,28 +78,28 @@ def draw(seed: int) -> Schedule:
     equal = bound == 0 and r.random() < 0.6
     runs = []
     for number in range(5):
-        runs.append((workers, shards, tuple(_faults(r, equal, calm=number >= 3))))
+        runs.append((workers, shards, tuple(_faults(r, equal, 5 if weather is STORM else 0, calm=number >= 3))))
         if not equal and r.random() < 0.3:
             workers, shards = r.randint(1, 4), r.randint(1, 3)
     return Schedule(
         seed,
         batches,
-        r.randint(1, 2),
+        4 if weather is STORM else r.randint(1, 2),
         downpour,
         lag,
         weather,
         costs,
-        r.choice([0.05, 0.15, 0.4]),
+        0.05 if weather is STORM else r.choice([0.05, 0.15, 0.4]),
         tuple(runs),
         equal,
     )
 
 
-def _faults(r: Random, equal: bool, calm: bool) -> list[Fault]:
+def _faults(r: Random, equal: bool, shard_deaths: int, calm: bool) -> list[Fault]:
     found: list[Fault] = []
     if calm:
         return found
-    span = r.choice([0.2, 0.6, 1.2])
+    span = r.choice([0.2, 0.6, 1.2]) if not shard_deaths else 3.0
 
     def at() -> float:
         return 0.05 + span * r.random()
@@ -106,7 +109,7 @@ def _faults(r: Random, equal: bool, calm: bool) -> list[Fault]:
             found.append(Fault(at(), "worker dies", r.randint(0, 3)))
         for _ in range(r.choice([0, 0, 0, 1])):
             found.append(Fault(at(), HANG, r.randint(0, 3), r.choice([0.5, 1.5, 2.5, FOREVER])))
-        for _ in range(r.choice([0, 0, 1, 2])):
+        for _ in range(shard_deaths or r.choice([0, 0, 1, 2])):
             found.append(Fault(at(), "shard dies", r.randint(0, 2)))
     if r.random() < 0.4:
         found.append(Fault(at(), r.choice(ENDINGS)))

@@ -106,11 +106,11 @@ def positions_forgotten(patch: pytest.MonkeyPatch) -> None:
     ("plant", "says", "seeds"),
     [
         (no_deduplication, "twice", range(100)),
-        (a_snapshot_without_its_table, "twice", range(900, 1000)),
+        (a_snapshot_without_its_table, "twice", range(100)),
         (a_lease_that_never_ends, "does not go on", range(50)),
         (versions_without_the_incarnation, "version|not what it was", range(100)),
         (a_ledger_captured_after_the_shards, "lacks its push", range(100)),
-        (positions_forgotten, "undisturbed", range(100)),
+        (positions_forgotten, "undisturbed", range(150)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
