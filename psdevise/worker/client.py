@@ -22,7 +22,8 @@ RETRY_SECONDS = 0.2
 
 @dataclass
 class Pending:
-    """A push on its way: what each shard that has not answered for good is to get."""
+    """A push on its way: what each shard that has not answered for good is to get. `whole`: what it was at first,
+    but for what was refused."""
 
     sequence: int
     parts: dict[int, Gradient]
@@ -34,6 +35,7 @@ class Pending:
     ticket: Ticket = None
     asked: tuple[int, ...] = ()
     held: set[int] = field(default_factory=set)
+    whole: dict[int, Gradient] = field(default_factory=dict)
     refused: bool = False
     lag: int = 0
 
@@ -140,7 +142,7 @@ class Client:
             if dealt[shard] or turn is not None or (own is not None and own.size):
                 parts[shard] = Gradient(own, dealt[shard])
         versions = {s: self._versions[s] or Version(0, 0) for s in parts}
-        pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense)
+        pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense, whole=dict(parts))
         self._sequence += 1
         while self.pending and sum(p.nbytes for p in self.pending) + pending.nbytes > self._max_in_flight:
             yield from self._settle(self.pending[0])
@@ -223,7 +225,7 @@ class Client:
                     pending.lag = max(pending.lag, reply.lag)
                     pending.refused |= reply.outcome == "too_stale"
             elif isinstance(reply, BadGradient):
-                del pending.parts[shard]
+                del pending.parts[shard], pending.whole[shard]
                 pending.refused = True
             elif isinstance(reply, UnknownVersion):
                 self._versions[shard] = None
@@ -233,19 +235,16 @@ class Client:
                 raise reply
 
     def _again(self, pending: Pending) -> Effects[None]:
-        """Finds out which of the open shards still hold the push, and sends it anew to the others."""
+        """Finds out which shards hold the push or have applied it, and sends it anew to the others. In a turn also to
+        one that had acknowledged it and was restored since: there other members may be waiting for it."""
         if pending.turn is not None:
             identity = Identity(self._worker, self._incarnation, pending.sequence, self.oldest)
-            calls = tuple(Call(s, "answer", (identity,)) for s in pending.parts)
+            calls = tuple(Call(s, "answer", (identity,)) for s in pending.whole)
             answers = yield from self._receive((yield Send(calls)), calls)
-            held: set[int] = set()
-            for call, answer in zip(calls, answers, strict=True):
-                if isinstance(answer, Ack):
-                    held.add(call.shard)
-                    if answer.outcome == "applied":
-                        del pending.parts[call.shard]
-            pending.held = held
-            if held.issuperset(pending.parts):
+            outcomes = {c.shard: a.outcome if isinstance(a, Ack) else "" for c, a in zip(calls, answers, strict=True)}
+            pending.parts = {s: g for s, g in pending.whole.items() if outcomes[s] != "applied"}
+            pending.held = {s for s in pending.parts if outcomes[s] == "held"}
+            if pending.held.issuperset(pending.parts):
                 return
         yield from self.fetch({}, buffers=False)
         for shard in pending.parts:
