@@ -163,7 +163,12 @@ class Shard:
                 f"computed against {tuple(pulled_at)}, this shard is at {tuple(self.version)}",
                 where=f"shard {self.index}",
             )
-        self._check(gradient, identity)
+        try:
+            self._check(gradient, identity)
+        except BadGradient:
+            if turn is not None:
+                self._go_on_without(identity.worker, turn)
+            raise
         lag = self.version.counter - pulled_at.counter
         if turn is not None:
             return self._hold(gradient, identity, rate, turn)
@@ -310,14 +315,24 @@ class Shard:
         self._memory.end(self.version)
 
     def _hold(self, gradient: Gradient, identity: Identity, rate: float, turn: Turn) -> Ack:
-        if self._turn is None or turn.step > self._turn.step:
-            self._turn, self._held = turn, {}
+        current = self._enter(turn)
         kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
-        if identity.worker in self._turn.members:  # else it was given up, and this comes late
+        if identity.worker in current.members:  # else it was given up, and this comes late
             self._held[identity.worker] = (identity, kept, rate)
             self._complete()
         done = identity.sequence in self._answered[identity.worker]
         return Ack(self.version, 0, "applied" if done else "held")
+
+    def _enter(self, turn: Turn) -> Turn:
+        """The turn under way, now that a push of `turn` is here."""
+        if self._turn is None or turn.step > self._turn.step:
+            self._turn, self._held = turn, {}
+        return self._turn
+
+    def _go_on_without(self, worker: int, turn: Turn) -> None:
+        """A refused push counts as in: the others of its turn do not wait for it."""
+        members = tuple(w for w in self._enter(turn).members if w != worker)
+        self.amend(Turn(turn.step, members))
 
     def _complete(self) -> None:
         """Makes the turn's one update once all members' pushes are in: their mean, in worker order."""

@@ -26,14 +26,15 @@ class Counted:
     """
     Args:
         batches: of each slice.
+        poisoned: a row; the gradient of a batch that holds it is not a number there.
     """
 
-    def __init__(self, batches: Sequence[int], epochs: int) -> None:
+    def __init__(self, batches: Sequence[int], epochs: int, poisoned: int | None = None) -> None:
         stops = np.cumsum([n * BATCH for n in batches])
         self.slices: Sequence[tuple[int, int]] = [
             (int(stop) - n * BATCH, int(stop)) for stop, n in zip(stops, batches, strict=True)
         ]
-        self.epochs = epochs
+        self.epochs, self.poisoned = epochs, poisoned
         self.n = int(stops[-1])
         self.layout = Layout((Dense("rows", (self.n,)), Dense("weights", (WEIGHTS,))), (Table("t", TABLE_ROWS, 2),))
 
@@ -61,6 +62,8 @@ class Counted:
         g[batch] = 1.0
         weights = replica.arena.numpy()[self.n :]
         g[self.n :] = 0.1 * weights + rng.standard_normal(WEIGHTS).astype(np.float32) + 0.01 * known.sum()
+        if self.poisoned in batch:
+            g[self.poisoned] = np.nan
         replica.gradient.copy_(torch.from_numpy(g))
         return {"t": (rows, known + weights[:2])}, {"examples": float(len(batch)), "loss": 1.0}
 

@@ -171,10 +171,11 @@ class Reference(Witness):
             if isinstance(reply, BadGradient) or (isinstance(reply, Ack) and reply.outcome == "too_stale"):
                 self._refused.add((life.index, push))
                 self._answered.add((life.index, push))
-            if not isinstance(reply, Ack):
+            if isinstance(reply, BadGradient) and turn is not None:
+                self._without(life, identity.worker, turn, moved)  # the others of its turn go on
+            elif not isinstance(reply, Ack):
                 require(not moved, "a push that was refused moved the version")
-                return
-            if turn is not None:
+            elif turn is not None:
                 self._in_turn(life, identity, turn, moved, reply)
             elif reply.outcome == "applied":
                 require(moved, "an applied push did not move the version")
@@ -193,14 +194,22 @@ class Reference(Witness):
         if life.shard.version != before:
             self._complete(life)
 
-    def _in_turn(self, life: ShardLife, identity: Identity, turn: Turn, moved: bool, reply: Ack) -> None:
-        held = self._held[life.index]
+    def _enter(self, life: ShardLife, turn: Turn) -> dict[int, Identity]:
         last = self._turns.get(life.index)
+        if last is None or turn.step > last.step:
+            self._held[life.index] = {}
+            self._turns[life.index] = turn
+        return self._held[life.index]
+
+    def _without(self, life: ShardLife, worker: int, turn: Turn, moved: bool) -> None:
+        self._enter(life, turn).pop(worker, None)
+        if moved:
+            self._complete(life)
+
+    def _in_turn(self, life: ShardLife, identity: Identity, turn: Turn, moved: bool, reply: Ack) -> None:
         if reply.outcome == "repeated":
             return
-        if last is None or turn.step > last.step:
-            held.clear()
-            self._turns[life.index] = turn
+        held = self._enter(life, turn)
         held[identity.worker] = identity
         self._held_ever.add((life.index, (identity.worker, identity.incarnation, identity.sequence)))
         if moved:

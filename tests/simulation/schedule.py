@@ -43,6 +43,7 @@ class Schedule:
     snapshot_seconds: float
     runs: tuple[tuple[int, int, tuple[Fault, ...]], ...]
     equal: bool
+    poisoned: int | None
 
 
 def draw(seed: int) -> Schedule:
@@ -92,6 +93,7 @@ def draw(seed: int) -> Schedule:
         0.05 if weather is STORM else r.choice([0.05, 0.15, 0.4]),
         tuple(runs),
         equal,
+        0 if r.random() < 0.1 else None,
     )
 
 
@@ -130,7 +132,7 @@ def run(schedule: Schedule) -> Reference:
     """
     SimulatedDisk.reset()
     folder = "simulated://run"
-    build: Callable[[], Task] = lambda: Counted(schedule.batches, schedule.epochs)  # noqa: E731
+    build: Callable[[], Task] = lambda: Counted(schedule.batches, schedule.epochs, schedule.poisoned)  # noqa: E731
     task = Counted(schedule.batches, schedule.epochs)
     reference = Reference(
         f"{folder}/snapshots",
