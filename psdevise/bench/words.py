@@ -18,10 +18,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Event
 
 import numpy as np
+import ray
 
 from psdevise import store
 from psdevise.bench import machine
@@ -37,6 +39,7 @@ from psdevise.labels.vectors import WordVectors
 from psdevise.models.skipgram import SkipGramOptions
 from psdevise.phases.language import BuildLanguage, LanguageOptions
 from psdevise.phases.language import word_vectors as trained_vectors
+from psdevise.runtime.cluster import connect
 from psdevise.runtime.hosts import make_host
 from psdevise.runtime.job import ClusterOptions, Job
 
@@ -233,6 +236,7 @@ def _gensim(
         "threads": threads,
         "seed": seed + 1,  # gensim takes 0 for no seed
         "vectors": vectors,
+        "niceness": _niceness(),
     }
     command = [sys.executable, "-m", "psdevise.bench.peers.gensim_words", json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -244,6 +248,14 @@ def _gensim(
             f"{figures['terms']} terms, psdevise counted {prepared.vocabulary.size}", where="gensim's vocabulary"
         )
     return float(figures["seconds"])
+
+
+@cache
+def _niceness() -> int:
+    """That of Ray's workers here, which its version and configuration decide."""
+    connect(ClusterOptions(num_workers=1), "psdevise")
+    found: int = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
+    return found
 
 
 def _lines(path: str, words: int | None) -> Iterator[list[str]]:

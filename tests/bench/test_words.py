@@ -84,7 +84,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         words.run(Context(full=True, text="text.txt"))
 
 
-def test_a_peer_that_dies_or_counts_otherwise_is_named(text: str, tmp_path: Path) -> None:
+def test_a_peer_that_dies_or_counts_otherwise_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "_niceness", lambda: 0)
     prepared = words.prepare(text, 3000, str(tmp_path / "slice"), 0)
     with pytest.raises(BenchmarkFailed, match="gensim"):
         words._gensim(replace(prepared, lines=str(tmp_path / "nothing")), 8, 2, 1, "iterable", 0)

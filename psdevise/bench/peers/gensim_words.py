@@ -1,7 +1,7 @@
 """gensim's Word2Vec over a file of lines, as a process of its own: JSON options in, JSON figures out.
 
 {"lines": FILE, "mode": "iterable" | "corpus_file", "dim", "window", "sample", "min_count", "threads", "seed",
- "vectors": FILE or null}  →  {"seconds": of training alone, "terms": …}
+ "vectors": FILE or null, "niceness"}  →  {"seconds": of training alone, "terms": …}
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gensim.models.word2vec import LineSentence
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    os.nice(15)  # as Ray starts its workers
+    os.nice(max(0, options["niceness"] - os.nice(0)))  # as Ray's workers have it
     model = Word2Vec(
         vector_size=options["dim"],
         window=options["window"],
