@@ -13,6 +13,12 @@ from psdevise.cli.console import console, error_console
 
 # name → one line of help; the module is psdevise.bench.NAME and has run(context) -> list[Row].
 BENCHMARKS: dict[str, str] = {
+    "worker": "training speed beside bare PyTorch processes and DDP; with --full also Ray's example and torch RPC",
+    "wire": "pull and push beside memcpy and Adagrad, round trips, sparse rows",
+    "scale": "1 to 16 workers that only wait: steps per second, lag, where the server saturates",
+    "straggler": "one slow worker of four: time to a loss, beside three workers and synchronous training",
+    "memory": "bytes per parameter of server, worker and driver; growth over 20,000 steps",
+    "converge": "held-out loss on real pictures (--images) beside one process, W = 1, 2, 4",
     "words": "skip-gram beside gensim: words per second and, with --full, quality",
     "word_sizes": "skip-gram by size of the vectors: speed and quality",
     "metrics": "CPU of a scrape, its share of a step, throughput with and without scraping",
