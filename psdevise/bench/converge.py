@@ -27,11 +27,11 @@ from psdevise.bench.tasks import Batch, cnn32, mlp
 from psdevise.data.pictures import PictureTable, decode
 from psdevise.errors import ConfigError
 from psdevise.runtime.job import ClusterOptions, Host, Job
-from psdevise.runtime.reader import batches
 from psdevise.server.ledger import Ledger, cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
 from psdevise.worker.module import ModuleTask
+from psdevise.worker.task import batches
 
 MODELS = {"cnn32": cnn32, "mlp": mlp}
 BATCH, SLICES, SIZE = 64, 40, 32

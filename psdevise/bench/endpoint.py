@@ -54,10 +54,13 @@ class Server:
             .remote(self.layout, i, OptimizerOptions(), LagOptions(), next(_incarnations), folder, manifest)
             for i, n in enumerate(self._names)
         ]
-        coordinator: Any = ray.remote(CoordinatorActor).options(num_cpus=0).remote([], 0, 0, 60.0, None, 0, 1, None)
-        self.coordinator = coordinator
+        coordinator: Any = ray.remote(CoordinatorActor).options(num_cpus=0)
+        self.coordinator = coordinator.remote(
+            slices=[], epochs=0, seed=0, lease_seconds=60.0, bound=None, warm_start=0, expected=1, start_seconds=60.0,
+            state=None,
+        )  # fmt: skip
         ray.get([s.stats.remote() for s in self.shards])
-        ray.get(coordinator.announce.remote(self._names))
+        ray.get(self.coordinator.announce.remote(self._names))
         store.remove(folder)
 
     def counts(self, what: str) -> int:

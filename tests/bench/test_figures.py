@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,31 @@ from psdevise.bench.gate import Gate
 from psdevise.bench.table import Context
 from psdevise.bench.timers import RECORD, TimerTask, losses_of, write_step
 from psdevise.errors import BenchmarkFailed, ConfigError
+from psdevise.events import Listener
 from psdevise.runtime.inprocess import InProcess
-from psdevise.runtime.job import Trained
+from psdevise.runtime.job import Interrupt, Job, Trained
+from psdevise.worker.downpour import DownpourOptions
 from tests.bench.test_gate import until
+
+
+class Watched(InProcess):
+    """Asks for Ctrl-C all the while, as the driver of a cluster does; this host asks only between its steps."""
+
+    def train(self, job: Job, on_event: Listener, interrupt: Interrupt) -> Trained:
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.wait(0.005):
+                interrupt.is_set()
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        try:
+            return super().train(job, on_event, interrupt)
+        finally:
+            ended.set()
+            thread.join(20)
+
 
 # ------------------------------------------------------------------ scale
 
@@ -74,11 +97,11 @@ def test_the_target_is_reached_where_the_moving_mean_is_down(tmp_path: Path) -> 
 
 def test_a_run_is_timed_from_its_first_step_to_the_target(tmp_path: Path) -> None:
     plan = straggler.Plan(seconds=0.0, slow_seconds=0.0, target=2.2, limit=60.0)
-    taken, errors = straggler.measure(straggler.Side(1, 0, False), plan, 0, InProcess())
+    taken, errors = straggler.measure(straggler.Side(1, 0, False), plan, 0, Watched())
     assert 0 < taken < 60
     assert errors == 0
     with pytest.raises(BenchmarkFailed, match="not reached"):
-        straggler.measure(straggler.Side(1, 0, False), straggler.Plan(0.0, 0.0, -1.0, 0.2), 0, InProcess())
+        straggler.measure(straggler.Side(1, 0, False), straggler.Plan(0.0, 0.0, -1.0, 0.2), 0, Watched())
 
 
 def test_losses_of_several_writers_are_whole(tmp_path: Path) -> None:
@@ -132,7 +155,7 @@ def test_pss_is_of_a_process_and_0_of_none() -> None:
 def test_a_job_is_watched_to_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "object_store", lambda: 0)
     plan = memory.Plan(1.0, 60, 0.1)
-    samples = memory.measure(plan, InProcess())
+    samples = memory.measure(plan, Watched())
     assert samples.errors == 0
     assert len(samples.steps) >= 60
     assert samples.snapshots == [] or samples.snapshots[0][0] < samples.snapshots[0][1]
@@ -190,9 +213,6 @@ def test_one_process_sees_the_batches_of_a_worker(pictures: str, tmp_path: Path)
     classes = converge.prepare(pictures, plan, str(tmp_path))
     build: Callable[[], Any] = lambda: converge.make_task("cnn32", classes, plan, str(tmp_path), 3)  # noqa: E731
     alone = converge.one_process(build(), 3)
-    from dataclasses import replace
-
-    from psdevise.worker.downpour import DownpourOptions
 
     class Synchronous(InProcess):
         def train(self, job: Any, *arguments: Any) -> Trained:

@@ -148,7 +148,7 @@ def test_a_program_that_fails_is_named_with_its_last_words(tmp_path: Path) -> No
     program = Program("psdevise.bench.peers.bare", {"case": "no such case", "workers": 1}, 1, 64)
     system = System("bare", program, str(tmp_path / "bare"))
     try:
-        with pytest.raises(BenchmarkFailed, match="system bare: ended with exit code 1.*KeyError"):
+        with pytest.raises(BenchmarkFailed, match=r"system bare: ended with exit code 1.*KeyError"):
             system.start(0.1)
     finally:
         system.kill()
