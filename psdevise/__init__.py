@@ -22,6 +22,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
        simulation    the same objects under a simulated clock, network, disk and faults
     5  orchestrator  phases in order, artifacts, resume
     6  report        results and curves as one HTML page
+       compare       every system of the papers on identical features, over class splits
        bench         speed and memory beside other systems, in paired rounds
        cli           the command line, a file per verb
 

@@ -19,7 +19,7 @@ ROWS = [
     {"phases", "systems", "tagger", "evaluation", "monitor"},
     {"runtime", "simulation"},
     {"orchestrator"},
-    {"cli", "report", "bench"},
+    {"cli", "report", "bench", "compare"},
 ]
 # Inside a row, imports go only along these arrows (and what follows from them).
 ARROWS = {
@@ -27,7 +27,8 @@ ARROWS = {
     "tagger": {"systems", "phases"},
     "systems": {"phases"},
     "worker": {"server"},
-    "cli": {"report", "bench"},
+    "cli": {"report", "bench", "compare"},
+    "compare": {"report"},
     "config": {"errors", "store"},
     "store": {"errors"},
     "events": {"errors"},

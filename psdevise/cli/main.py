@@ -27,6 +27,7 @@ VERBS = {
     "top": ("psdevise.cli.top", "top", "Show a running job's workers and shards, live."),
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),
     "labels": ("psdevise.cli.labels", "labels", "Candidate sets around the seen classes."),
+    "compare": ("psdevise.cli.compare", "compare", "Train and evaluate every system of the papers, side by side."),
     "bench": ("psdevise.cli.bench", "bench", "Measure speed and memory, beside what it is compared with."),
 }
 

@@ -107,7 +107,7 @@ class BuildProjection:
         return ModuleTask(
             module,
             partial(joint_loss, vectors=vectors, options=self.options),
-            _FeatureReader(data, self.classes, options.batch).read,
+            FeatureReader(data, self.classes, options.batch).read,
             cut(data.rows, options.slices),
             options.epochs,
             schedule=schedule(options.schedule),
@@ -180,7 +180,7 @@ def load_devise(path: str, core: CoreOptions, normalise: bool = False) -> DeViSE
     return module
 
 
-class _FeatureReader:
+class FeatureReader:
     """Batches of features [B, dim] and true [B, classes]."""
 
     def __init__(self, data: Features, classes: tuple[str, ...], batch: int) -> None:

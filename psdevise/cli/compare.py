@@ -1,0 +1,144 @@
+"""`psdevise compare`: every system of the papers, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from psdevise.cli.console import console, error_console
+
+if TYPE_CHECKING:
+    from psdevise.compare.cifar100 import Words
+
+DATA = click.option(
+    "--data",
+    envvar="PSDEVISE_DATA",
+    default="../shared/data",
+    show_default=True,
+    metavar="DIR",
+    help="Folder that holds cifar100/ and cifar10/; by default $PSDEVISE_DATA.",
+)
+OUT = click.option(
+    "--out", required=True, metavar="DIR", help="Finished cells, tables and figures; goes on from there."
+)
+SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
+VECTORS = "Word vectors: a finished run's folder, or a file in word2vec, GloVe or Parquet form."
+
+
+@click.group(epilog="A stopped comparison goes on where it stopped when the same command is given again.")
+def compare() -> None:
+    """Train and evaluate every system of the papers on the same features, with paired intervals.
+
+    \b
+    psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100
+    psdevise compare cifar10 --vectors runs/words50 --out compare/cifar10
+    """
+
+
+@compare.command()
+@DATA
+@OUT
+@SEED
+@click.option(
+    "--vectors",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="RUN|FILE",
+    help=VECTORS + " Further ones add DeViSE and random embeddings of their dimension.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["one_per_superclass", "random_20"]),
+    help="Class splits; by default both kinds.",
+)
+@click.option("--splits", default=5, show_default=True, type=click.IntRange(1, 10), help="Splits of each kind.")
+@click.option("--draws", default=3, show_default=True, type=click.IntRange(1), help="Draws of random embeddings.")
+@click.option("--train-per-class", type=click.IntRange(2), help="The first N training pictures of each class.")
+@click.option("--bases", default=400, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
+@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
+@click.option(
+    "--coding",
+    default="triangle",
+    show_default=True,
+    type=click.Choice(["triangle", "omp1"]),
+    help="triangle: k-means; omp1: Socher's, twice as wide.",
+)
+@click.option("--validation-rows", default=5000, show_default=True, type=click.IntRange(1), help="Last rows of train.")
+@click.option("--system", "systems", multiple=True, metavar="MODULE:NAME", help="A system of your own beside them.")
+@click.option("--run", "runs", multiple=True, metavar="RUN", help="A finished run, for table (ii): the trained core.")
+def cifar100(
+    data: str,
+    out: str,
+    seed: int,
+    sources: tuple[str, ...],
+    kinds: tuple[str, ...],
+    splits: int,
+    draws: int,
+    train_per_class: int | None,
+    bases: int,
+    patches: int,
+    coding: str,
+    validation_rows: int,
+    systems: tuple[str, ...],
+    runs: tuple[str, ...],
+) -> None:
+    """DeViSE, softmax, random embeddings, L2, WSABIE, ConSE, cosine softmax on CIFAR-100's class splits.
+
+    \b
+    psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100 --run runs/cifar100
+    psdevise compare cifar100 --vectors words.bin --out smoke --splits 1 --kind random_20 --train-per-class 40 \\
+        --bases 50 --patches 20000 --draws 1
+    psdevise compare cifar100 --vectors words.bin --out mine --system mymodel:Prototypes
+    """
+    from psdevise.compare import cifar100 as comparison
+    from psdevise.compare import write
+    from psdevise.models.single_layer import SingleLayerOptions
+
+    layer = SingleLayerOptions(coding="omp1" if coding == "omp1" else "triangle", bases=bases, patches=patches)
+    options = comparison.Options(
+        data=data,
+        out=out,
+        kinds=kinds or comparison.Options.kinds,
+        splits=splits,
+        draws=draws,
+        train_per_class=train_per_class,
+        layer=layer,
+        systems=systems,
+        validation_rows=validation_rows,
+        seed=seed,
+    )
+    with _progress() as on_progress:
+        found = comparison.run(options, [_words(source) for source in sources], on_progress)
+    console.print(write.cifar100(found, options, runs), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"tables and figures: {out}", soft_wrap=True)
+
+
+def _words(source: str) -> Words:
+    from psdevise.cli.vectors import open_vectors
+    from psdevise.compare import cifar100 as comparison
+
+    return comparison.Words(*open_vectors(source), source)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=error_console, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        shown = ""
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            nonlocal shown
+            if what != shown:
+                shown = what
+                progress.reset(bar, total=of, description=what)
+            progress.update(bar, completed=done, total=of)
+
+        yield on_progress

@@ -1,0 +1,284 @@
+"""`psdevise compare cifar100`, table (i): all systems on identical frozen features, over class splits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psdevise import scores, store
+from psdevise.compare import frozen
+from psdevise.compare.cells import Cells
+from psdevise.compare.frozen import OnProgress, Pictures
+from psdevise.compare.measure import HIT_K, HP_K, measured
+from psdevise.compare.training import trainer
+from psdevise.data import features
+from psdevise.errors import ConfigError, DataError
+from psdevise.evaluation.evaluate import EvaluationOptions, Scored, Setting
+from psdevise.evaluation.result import plain
+from psdevise.labels.hierarchy import Hierarchy
+from psdevise.labels.resolve import ResolveOptions, resolve
+from psdevise.labels.space import LabelSpace
+from psdevise.labels.split import Split, read_lines
+from psdevise.labels.vectors import WordVectors
+from psdevise.models.single_layer import SingleLayerOptions
+from psdevise.phases.joint import JointOptions, unit_vectors
+from psdevise.systems.cosine import CosineSoftmax
+from psdevise.systems.devise import PROJECTION, Devise, Ridge, l2, margin, random
+from psdevise.systems.finished import Finished
+from psdevise.systems.linear import ConSE, SoftmaxHead
+from psdevise.systems.recipe import Known, Learned, Lesson, Recipe, load_recipe
+from psdevise.systems.wsabie import Wsabie
+
+MARGINS = (0.01, 0.02, 0.05, 0.2, 0.3, 0.5)  # and .1, DeViSE's own
+TUNING_CLASSES = 10
+VECTORLESS = ("softmax", "random", "wsabie", "logistic")
+
+
+@dataclass(frozen=True)
+class Words:
+    """Word vectors, how a phrase stands among their terms, and where they came from."""
+
+    vectors: WordVectors
+    cut: Callable[[str], str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    Args:
+        data: folder that holds cifar100/.
+        kinds: lists of `splits.json`; `splits` is how many of each.
+        draws: of random embeddings.
+        train_per_class: the first so many training pictures of each class; None: all 450 or so.
+        systems: the user's own, `module:name`.
+        validation_rows: the last ones of the training part choose, and train nothing.
+    """
+
+    data: str
+    out: str
+    kinds: tuple[str, ...] = ("one_per_superclass", "random_20")
+    splits: int = 5
+    draws: int = 3
+    train_per_class: int | None = None
+    layer: SingleLayerOptions = SingleLayerOptions(coding="triangle", bases=400)
+    systems: tuple[str, ...] = ()
+    validation_rows: int = 5000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for what, value in (("splits", self.splits), ("draws", self.draws)):
+            if value < 1:
+                raise ConfigError(f"{what} is {value}", where="compare cifar100", mend="at least 1")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system of the comparison, and which of the word vectors it uses."""
+
+    recipe: Recipe
+    words: int = 0
+    tuned: bool = True  # also trained without the tuning classes, for its calibration bias
+
+    @property
+    def key(self) -> str:
+        return f"{self.recipe.name}-{self.recipe.variant}"
+
+
+def entries(options: Options, words: Sequence[Words]) -> list[Entry]:
+    """The systems, each after those it needs."""
+    own: list[Recipe] = [Devise(), SoftmaxHead(), *map(random, range(options.draws)), Ridge(), l2()]
+    own += [Wsabie(), Wsabie(rank_weight="log", variant="log"), ConSE(), CosineSoftmax()]
+    own += [load_recipe(name) for name in options.systems]
+    found = [Entry(recipe, tuned=recipe.name not in ("softmax", "wsabie")) for recipe in own]
+    whole = Devise(JointOptions(loss="hinge_sum", projection=PROJECTION), variant="whole sum")
+    found += [Entry(whole), *(Entry(margin(value), tuned=False) for value in MARGINS)]
+    for number, further in enumerate(words[1:], 1):
+        dim = f"{further.vectors.dim}-D"
+        found += [Entry(Devise(variant=dim), number), Entry(replace(random(), variant=dim), number)]
+    keys = [entry.key for entry in found]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ConfigError(f"two systems are {twice[0]!r}", where="system", mend="give one another variant")
+    return found
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all splits share."""
+
+    space: LabelSpace
+    hierarchy: Hierarchy
+    train: Pictures
+    validation: Pictures
+    test: Pictures
+    raw: tuple[npt.NDArray[np.float32], ...]  # label vectors as the words have them, one table per Words
+
+
+def run(options: Options, words: Sequence[Words], on_progress: OnProgress) -> dict[str, Any]:
+    """Fills in the missing cells and returns what `tables.cifar100` shows.
+
+    Args:
+        words: the first ones are every system's; further ones give DeViSE and random of other dimensions.
+
+    Raises:
+        ConfigError: the folder holds another comparison, or two systems are alike.
+        DataError, LabelError: the data cannot be used.
+    """
+    chosen = entries(options, words)
+    cells = Cells(options.out, _plan(options, words))
+    splits = _splits(options)
+    todo = [split for split in splits if not all(cells.has(f"{split.name}/{e.key}") for e in chosen)]
+    if todo:
+        material = _material(options, words, on_progress)
+        for split in todo:
+            _fill(split, chosen, cells, material, options, on_progress)
+    return collect(cells, splits, chosen)
+
+
+def collect(cells: Cells, splits: Sequence[Split], chosen: Sequence[Entry]) -> dict[str, Any]:
+    """All cells: rows of results, arrays by (split, system key), seconds."""
+    rows, arrays, seconds = [], {}, {}
+    for split in splits:
+        for entry in chosen:
+            found = cells.read(f"{split.name}/{entry.key}")
+            about = json.loads(str(found.pop("about")))
+            rows += about["rows"]
+            seconds[split.name, entry.key] = about["seconds"]
+            arrays[split.name, entry.key] = found
+    return {"rows": rows, "arrays": arrays, "seconds": seconds, "splits": splits, "entries": chosen}
+
+
+def _fill(
+    split: Split,
+    chosen: Sequence[Entry],
+    cells: Cells,
+    material: Material,
+    options: Options,
+    on_progress: OnProgress,
+) -> None:
+    number = int(split.name.rsplit("_", 1)[1])
+    tune = _tune(options, split, number)
+    folder = store.join(options.out, "features", split.name)
+    parts = material.train.of(split.seen, options.train_per_class), material.validation, material.test
+    paths = frozen.compute(folder, split, tune, parts, options.layer, options.seed + number, on_progress)
+    kept = {name for entry in chosen for name in entry.recipe.needs}
+    held_back: dict[bool, dict[str, Learned]] = {True: {}, False: {}}
+    test, validation = features.read(paths.test), features.read(paths.validation)
+    for done, entry in enumerate(chosen):
+        key = f"{split.name}/{entry.key}"
+        needed = entry.recipe.name in kept and entry.recipe.variant == "default"
+        if cells.has(key) and not needed:
+            continue
+        on_progress(done, len(chosen), f"{split.name}: {entry.recipe.name} {entry.recipe.variant}")
+        begin = time.process_time()
+        learned: dict[bool, Finished] = {}
+        for without in (False, True) if entry.tuned or needed else (False,):
+            seen = tuple(c for c in split.seen if not without or c not in tune)
+            known = _known(seen, material, entry, options.seed + number)
+            lesson = Lesson(
+                known, paths.train, folder, trainer(options.seed + number), _needs(entry, held_back[without])
+            )
+            fitted = entry.recipe.fit(lesson)
+            if needed:
+                held_back[without][entry.recipe.name] = fitted
+            learned[without] = Finished(entry.recipe, fitted, known, _no_core)
+        if not cells.has(key):
+            setting = _setting(split, material, entry, options)
+            if True in learned and learned[True].names(material.space.names) and entry.tuned:
+                bias = _bias(learned[True], validation, split, tune)
+                setting = replace(setting, bias={entry.recipe.name: bias})
+            classes = material.space.names
+            true = np.array([classes.index(row[0]) for row in test.labels], np.int64)
+            values = {entry.recipe.name: learned[False].score_values(test.values, classes)}
+            rows, arrays = measured(Scored(classes, true, values), learned[False], setting)
+            about = {"rows": plain(rows), "seconds": time.process_time() - begin}
+            cells.write(key, {**arrays, "about": np.array(json.dumps(about))})
+    store.remove(folder)
+
+
+def _no_core(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    raise DataError("a comparison scores features that were computed before")
+
+
+def _needs(entry: Entry, fitted: dict[str, Learned]) -> dict[str, Learned]:
+    missing = [name for name in entry.recipe.needs if name not in fitted]
+    if missing:
+        raise ConfigError(f"{entry.key} needs {missing[0]}, which no system before it is", where="system")
+    return {name: fitted[name] for name in entry.recipe.needs}
+
+
+def _known(seen: tuple[str, ...], material: Material, entry: Entry, seed: int) -> Known:
+    """Unit vectors after the mean of the training labels' was taken away, as the product's default has it."""
+    names, raw = material.space.names, material.raw[entry.words]
+    mean = raw[[names.index(c) for c in seen]].mean(axis=0)
+    return Known(seen, dict(zip(names, unit_vectors(raw, mean), strict=True)), seed)
+
+
+def _setting(split: Split, material: Material, entry: Entry, options: Options) -> Setting:
+    groups = (
+        {} if entry.recipe.name in VECTORLESS else {entry.recipe.name: scores.tie_groups(material.raw[entry.words])}
+    )
+    measures = EvaluationOptions(hit_k=HIT_K, hp_k=HP_K)
+    return Setting("cifar100", options.seed, split, material.space, material.hierarchy, measures, groups=groups)
+
+
+def _bias(system: Finished, validation: features.Features, split: Split, tune: Sequence[str]) -> float:
+    """The tuning classes stand for the unseen ones, among the seen classes' validation pictures."""
+    classes = split.seen
+    true = np.array([classes.index(row[0]) for row in validation.labels], np.int64)
+    matrix = system.score_values(validation.values, classes)
+    return scores.calibration(matrix, true, ~np.isin(classes, list(tune))).best_bias()
+
+
+def _splits(options: Options) -> list[Split]:
+    names = LabelSpace.read(store.join(options.data, "cifar100", "wordnet.tsv")).names
+    listed = store.read_json(store.join(options.data, "cifar100", "splits.json"))
+    found = []
+    for kind in options.kinds:
+        if kind not in listed:
+            raise ConfigError(f"no kind of splits {kind!r}", where="kind", mend=f"one of {', '.join(listed)}")
+        for number, unseen in enumerate(listed[kind][: options.splits]):
+            seen = tuple(c for c in names if c not in set(unseen))
+            found.append(Split(f"{kind}_{number}", seen, tuple(c for c in names if c in set(unseen))))
+    return found
+
+
+def _tune(options: Options, split: Split, number: int) -> tuple[str, ...]:
+    """The tuning classes: `tune_10.txt` for the split that it was made for, else ten drawn from the seen ones."""
+    given = read_lines(store.join(options.data, "cifar100", "tune_10.txt"))
+    unseen = set(read_lines(store.join(options.data, "cifar100", "unseen_20.txt")))
+    if unseen == set(split.unseen):
+        return tuple(given)
+    drawn = np.random.default_rng([options.seed, 43, number]).choice(
+        len(split.seen), min(TUNING_CLASSES, len(split.seen) // 3), replace=False
+    )
+    return tuple(split.seen[i] for i in sorted(drawn))
+
+
+def _material(options: Options, words: Sequence[Words], on_progress: OnProgress) -> Material:
+    folder = store.join(options.data, "cifar100")
+    space = LabelSpace.read(store.join(folder, "wordnet.tsv"))
+    hierarchy = Hierarchy.read(store.join(folder, "is_a.tsv"))
+    raw = tuple(resolve(space, w.vectors, ResolveOptions(), hierarchy, w.cut)[0] for w in words)
+    whole = frozen.read_pictures(store.join(folder, "train.parquet"), on_progress)
+    test = frozen.read_pictures(store.join(folder, "test.parquet"), on_progress)
+    begin = whole.rows - options.validation_rows
+    return Material(space, hierarchy, whole.pick(range(begin)), whole.pick(range(begin, whole.rows)), test, raw)
+
+
+def _plan(options: Options, words: Sequence[Words]) -> dict[str, Any]:
+    """What a cell's content depends on. Further splits, draws and systems only add cells."""
+    return {
+        "comparison": "cifar100",
+        "seed": options.seed,
+        "train_per_class": options.train_per_class,
+        "validation_rows": options.validation_rows,
+        "features": asdict(options.layer),
+        "vectors": [store.key_of([list(w.vectors.terms[:1000]), w.vectors.matrix[:1000].tolist()]) for w in words],
+    }
