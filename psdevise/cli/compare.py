@@ -120,6 +120,73 @@ def cifar100(
     console.print(f"tables and figures: {out}", soft_wrap=True)
 
 
+@compare.command()
+@DATA
+@OUT
+@SEED
+@click.option(
+    "--vectors", "source", required=True, metavar="RUN|FILE", help=VECTORS + " The paper's have 50 dimensions."
+)
+@click.option("--pairs", default=45, show_default=True, type=click.IntRange(1, 45), help="Pairs of unseen classes.")
+@click.option("--draws", default=5, show_default=True, type=click.IntRange(0), help="Draws of random vectors.")
+@click.option("--train-per-class", default=1500, show_default=True, type=click.IntRange(2), help="Training pictures.")
+@click.option("--test-per-class", default=1000, show_default=True, type=click.IntRange(2), help="Test pictures.")
+@click.option("--bases", default=1600, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
+@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
+@click.option(
+    "--coding",
+    default="omp1",
+    show_default=True,
+    type=click.Choice(["omp1", "triangle"]),
+    help="omp1: matching pursuit, both signs; triangle: k-means, half as wide.",
+)
+@click.option(
+    "--penalty", default=0.3, show_default=True, type=click.FloatRange(0, min_open=True), help="λ of the map."
+)
+def cifar10(
+    data: str,
+    out: str,
+    seed: int,
+    source: str,
+    pairs: int,
+    draws: int,
+    train_per_class: int,
+    test_per_class: int,
+    bases: int,
+    patches: int,
+    coding: str,
+    penalty: float,
+) -> None:
+    """Socher et al. 2013 on CIFAR-10: each pair of classes unseen in turn, by word vectors and by random ones.
+
+    \b
+    psdevise run jobs/words.yaml --set name=words50 --set language.skipgram.dim=50
+    psdevise compare cifar10 --vectors runs/words50 --out compare/cifar10
+    psdevise compare cifar10 --vectors runs/words50 --out smoke --pairs 5 --train-per-class 100 --test-per-class 100 \\
+        --bases 100 --patches 20000
+    """
+    from psdevise.compare import cifar10 as comparison
+    from psdevise.compare import tables10
+    from psdevise.models.single_layer import SingleLayerOptions
+
+    layer = SingleLayerOptions(coding="omp1" if coding == "omp1" else "triangle", bases=bases, patches=patches)
+    options = comparison.Options(
+        data=data,
+        out=out,
+        pairs=pairs,
+        draws=draws,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        layer=layer,
+        penalty=penalty,
+        seed=seed,
+    )
+    with _progress() as on_progress:
+        found = comparison.run(options, _words(source), on_progress)
+    console.print(tables10.write(found, options), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"tables and figures: {out}", soft_wrap=True)
+
+
 def _words(source: str) -> Words:
     from psdevise.cli.vectors import open_vectors
     from psdevise.compare import cifar100 as comparison

@@ -24,7 +24,7 @@ from psdevise.systems.heads import learn
 from psdevise.systems.recipe import Known, Learned, Lesson, Values, unit
 from psdevise.worker.task import Figures
 
-HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.01))
+HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.0003))
 
 
 @dataclass(frozen=True)

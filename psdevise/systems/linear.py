@@ -18,7 +18,7 @@ from psdevise.systems.heads import learn
 from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns, unit
 from psdevise.worker.task import Figures
 
-HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.01))
+HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.1))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from psdevise.systems.heads import learn
 from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns
 from psdevise.worker.task import Figures
 
-HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.02))
+HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.05))
 RankWeight = Literal["harmonic", "log"]
 
 
