@@ -190,7 +190,7 @@ def _fill(
             learned[without] = Finished(entry.recipe, fitted, known, _no_core)
         if not cells.has(key):
             setting = _setting(split, material, entry, options)
-            if True in learned and learned[True].names(material.space.names) and entry.tuned:
+            if entry.tuned:
                 bias = _bias(learned[True], validation, split, tune)
                 setting = replace(setting, bias={entry.recipe.name: bias})
             classes = material.space.names

@@ -13,7 +13,7 @@ from psdevise.compare.cells import Arrays
 from psdevise.compare.cifar10 import SHOWN, Options
 from psdevise.compare.figures import write_lines, write_map
 from psdevise.compare.intervals import over_splits
-from psdevise.evaluation.result import Result, plain
+from psdevise.evaluation.result import Images, Result, plain
 from psdevise.scores import Interval, bootstrap
 
 Pairs = Mapping[tuple[str, str], Arrays]
@@ -159,8 +159,9 @@ def results(pairs: Pairs, options: Options) -> list[Result]:
         found = bootstrap(arrays["seen"], options.seed)
         rows.append(Result("softmax", "default", *where, "seen", "seen", "hit", 1, *found, 1 / 8, 1.0, n))
         area = float(arrays["area"][0])
-        both = ("seen+unseen", "seen+unseen")
-        rows.append(Result("socher", "default", *where, *both, "ausuc", 1, area, None, None, None, 1.0, n))
+        both = len(arrays["seen"]) + len(arrays["unseen/words"])
+        every: Images = "seen+unseen"
+        rows.append(Result("socher", "default", *where, every, every, "ausuc", 1, area, None, None, None, 1.0, both))
     return rows
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.numpy import save as save_safetensors
 
@@ -17,7 +19,9 @@ from psdevise.evaluation import evaluate, result
 from psdevise.evaluation.evaluate import Scored, Setting
 from psdevise.evaluation.pictures import score_all
 from psdevise.labels import vectors as word_vectors
+from psdevise.models.core import CoreOptions, normalise
 from psdevise.orchestrator.graph import Context, Inputs
+from psdevise.orchestrator.learn import known_labels, learned
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.prepare import (
     label_space,
@@ -30,8 +34,11 @@ from psdevise.orchestrator.prepare import (
 from psdevise.orchestrator.train import system_vectors, training_mean
 from psdevise.phases.joint import load_devise, unit_vectors
 from psdevise.phases.visual import load_softmax
-from psdevise.systems import System
-from psdevise.systems.embedding import EmbeddingSystem
+from psdevise.systems import Pictures, System
+from psdevise.systems.baselines import on_core, recipe
+from psdevise.systems.embedding import BATCH, EmbeddingSystem
+from psdevise.systems.finished import Finished
+from psdevise.systems.recipe import Values, is_own
 from psdevise.systems.softmax import SoftmaxSystem
 
 MAP_PICTURES = 1200
@@ -97,7 +104,8 @@ class Evaluate:
     def _tie_groups(self, inputs: Inputs, classes: tuple[str, ...]) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
         found = {}
         for name in ("devise", *self.options.baselines):
-            if name != "softmax":
+            # A user's own system need not compare the labels' vectors.
+            if name not in ("softmax", "wsabie") and not is_own(name):
                 names, matrix = system_vectors(self.options, inputs, name)
                 row = {label: i for i, label in enumerate(names)}
                 found[name] = scores.tie_groups(matrix[[row[c] for c in classes]])
@@ -106,15 +114,22 @@ class Evaluate:
     def _systems(self, inputs: Inputs) -> list[System]:
         core = self.options.visual.core
         systems: list[System] = []
+        outputs = _CoreOutputs(inputs, core)
         for name in ("devise", *self.options.baselines):
             if name == "softmax":
                 module = load_softmax(inputs["visual"].path("model.safetensors"), core)
                 systems.append(SoftmaxSystem(module, core, inputs["images"].figures["seen"]))
                 continue
+            if name in on_core(self.options.baselines):
+                systems.append(self._on_core(name, inputs, outputs))
+                continue
             names, matrix = system_vectors(self.options, inputs, name)
             devise = load_devise(inputs[f"joint-{name}"].path("model.safetensors"), core)
             systems.append(EmbeddingSystem(name, devise, core, dict(zip(names, matrix, strict=True))))
         return systems
+
+    def _on_core(self, name: str, inputs: Inputs, outputs: _CoreOutputs) -> Finished:
+        return Finished(recipe(name), learned(name, inputs), known_labels(self.options, inputs), outputs)
 
     def _biases(self, inputs: Inputs, systems: list[System]) -> dict[str, float]:
         """Calibration biases from validation pictures: the tuning classes stand for the unseen ones."""
@@ -130,7 +145,8 @@ class Evaluate:
         scored, _ = score_all(train, rows, classes, embedding, size, batch, lambda done, of: None, crops)
         is_seen = ~np.isin(classes, figures["tune"])
         groups = self._tie_groups(inputs, classes)
-        levelled = {s.name: scores.level(scored.by_system[s.name], groups[s.name]) for s in embedding}
+        each = np.arange(len(classes))
+        levelled = {s.name: scores.level(scored.by_system[s.name], groups.get(s.name, each)) for s in embedding}
         return {
             name: scores.calibration(matrix, scored.true, is_seen).best_bias()
             for name, matrix in levelled.items()
@@ -197,6 +213,30 @@ class Evaluate:
             "image_seen": [c in seen for c in labels],
         }
         store.write_json(store.join(folder, "map.json"), about)
+
+
+class _CoreOutputs:
+    """The finished core's outputs, computed once for all systems that score the same pictures."""
+
+    def __init__(self, inputs: Inputs, core: CoreOptions) -> None:
+        self._inputs, self._options = inputs, core
+        self._pictures: Pictures | None = None
+        self._values: Values = np.zeros((0, 0), np.float32)
+
+    def __call__(self, pictures: Pictures) -> Values:
+        if pictures is not self._pictures:
+            with torch.inference_mode():
+                parts = [
+                    self._core(normalise(pictures[start : start + BATCH], self._options)).float().numpy()
+                    for start in range(0, len(pictures), BATCH)
+                ]
+            self._values = np.concatenate(parts)
+            self._pictures = pictures
+        return self._values
+
+    @cached_property
+    def _core(self) -> torch.nn.Module:
+        return load_softmax(self._inputs["visual"].path("model.safetensors"), self._options).core
 
 
 def _data_uri(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:

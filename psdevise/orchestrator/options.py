@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from psdevise.config import option
 from psdevise.data.vocabulary import VocabularyOptions
@@ -15,6 +14,7 @@ from psdevise.phases.joint import JointOptions
 from psdevise.phases.language import LanguageOptions
 from psdevise.phases.visual import VisualOptions
 from psdevise.runtime.job import ClusterOptions
+from psdevise.systems.baselines import check
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,10 @@ class RunOptions:
     language: LanguageOptions = option(LanguageOptions(), "skip-gram language model")
     visual: VisualOptions = option(VisualOptions(), "convolutional visual model")
     joint: JointOptions = option(JointOptions(), "joint visual-semantic model")
-    baselines: tuple[Literal["softmax", "random", "l2"], ...] = option(
-        ("softmax", "random"), "systems trained beside DeViSE with the same visual model"
+    baselines: tuple[str, ...] = option(
+        ("softmax", "random"),
+        "systems trained beside DeViSE with the same visual model: softmax, random, l2, wsabie, conse, cosine, socher,"
+        " or module:name of your own",
     )
     evaluate: EvaluationOptions = option(EvaluationOptions(), "what is measured")
     cluster: ClusterOptions = option(ClusterOptions(), "workers, shards, resources")
@@ -94,6 +96,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ConfigError(f"{self.name!r} is no folder name", where="name")
+        check(self.baselines)
         if not self.data.has_pictures and self.language.vectors is not None:
             raise ConfigError("a run without pictures trains word vectors", where="language.vectors", mend="remove it")
         if self.data.world is None and self.data.text is None and self.language.vectors is None:

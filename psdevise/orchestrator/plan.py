@@ -13,16 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 from psdevise import config, store
-from psdevise.orchestrator import judge, prepare, train
+from psdevise.orchestrator import judge, learn, prepare, train
 from psdevise.orchestrator.graph import Phase
+from psdevise.orchestrator.learn import phase_name
 from psdevise.orchestrator.options import RunOptions
+from psdevise.systems.baselines import JOINT, on_core, recipe
+from psdevise.systems.recipe import fingerprint
 
 FORMAT = 1
 
 
 def joint_systems(options: RunOptions) -> tuple[str, ...]:
     """The systems that the joint phase trains."""
-    return ("devise", *(b for b in options.baselines if b != "softmax"))
+    return ("devise", *(b for b in options.baselines if b in JOINT))
 
 
 def plan(options: RunOptions) -> list[Phase]:
@@ -102,7 +105,16 @@ def plan(options: RunOptions) -> list[Phase]:
                 train.Joint(options, system),
             )
         )
-    joints = tuple(f"joint-{s}" for s in joint_systems(options))
+    for system in on_core(options.baselines):
+        phases.append(
+            Phase(
+                phase_name(system),
+                ("images", "visual", "features", "labels"),
+                lambda system=system: of(options.joint.centre, fingerprint(recipe(system))),  # type: ignore[misc]
+                learn.Learn(options, system),
+            )
+        )
+    joints = (*(f"joint-{s}" for s in joint_systems(options)), *map(phase_name, on_core(options.baselines)))
     phases.append(
         Phase(
             "index",

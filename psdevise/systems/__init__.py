@@ -24,6 +24,3 @@ class System(Protocol):
     def score(self, pictures: Pictures, labels: Sequence[str]) -> Scores:
         """uint8 [n, size, size, 3] → float32 [n, len(labels)], higher is better; −inf for a label that
         the system cannot name."""
-
-    def names(self, labels: Sequence[str]) -> bool:
-        """Whether the system can name all of these labels."""

@@ -64,6 +64,3 @@ class EmbeddingSystem:
 
     def score(self, pictures: Pictures, labels: Sequence[str]) -> Scores:
         return self.embed(pictures) @ self.label_matrix(labels).T
-
-    def names(self, labels: Sequence[str]) -> bool:
-        return all(name in self._vectors for name in labels)

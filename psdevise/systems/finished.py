@@ -24,6 +24,3 @@ class Finished:
     def score_values(self, values: Values, labels: Sequence[str]) -> Scores:
         """The same from the core's outputs [n, width], where they were computed before."""
         return self._recipe.score(self._learned, self._known, values, labels)
-
-    def names(self, labels: Sequence[str]) -> bool:
-        return set(labels) <= set(self._known.vectors)

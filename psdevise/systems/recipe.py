@@ -14,15 +14,16 @@ class Prototypes:                                   # mymodel.py; `--system mymo
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from psdevise import store
+from psdevise import config, store
 from psdevise.data.features import Features, read
 from psdevise.errors import ConfigError, LabelError
 from psdevise.phases.joint import ProjectionOptions
@@ -135,6 +136,18 @@ def columns(scores: npt.NDArray[Any], have: Sequence[str], labels: Sequence[str]
 def unit(rows: Values) -> Values:
     """Each row divided by its norm; a zero row stays."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """What of a system decides on what it learns: its options, or the source of a user's own."""
+    if is_dataclass(recipe) and not isinstance(recipe, type):
+        return {"system": type(recipe).__qualname__, **config.plain(recipe)}
+    return {"system": type(recipe).__qualname__, "source": store.key_of(inspect.getsource(type(recipe)))}
+
+
+def is_own(name: str) -> bool:
+    """Whether the name is one of a user's own system, `module:name`."""
+    return ":" in name
 
 
 def load_recipe(name: str) -> Recipe:

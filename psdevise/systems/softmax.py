@@ -43,6 +43,3 @@ class SoftmaxSystem:
             columns, classes = map(list, zip(*known, strict=True))
             scores[:, columns] = self.probabilities(pictures)[:, classes]
         return scores
-
-    def names(self, labels: Sequence[str]) -> bool:
-        return all(name in self._index for name in labels)
