@@ -77,7 +77,7 @@ class Evaluate:
         classes = tuple(inputs["images"].figures["classes"])
         systems = self._systems(inputs)
         test = prepared(inputs["images"].folder, "test")
-        report = progress(context.on_event, "evaluate")
+        report = progress(context, "evaluate")
         size, batch = options.visual.core.size, options.evaluate.batch
         scored, rows = score_all(test, range(test.rows), classes, systems, size, batch, report, options.evaluate.crops)
         setting = Setting(

@@ -14,8 +14,8 @@ from psdevise.data import prepare_text, world
 from psdevise.data.pictures import Columns, PictureTable, classes
 from psdevise.data.prepare import PrepareOptions, prepare, shared
 from psdevise.data.vocabulary import PHRASE_MARK, Vocabulary
-from psdevise.errors import DataError, LabelError
-from psdevise.events import Listener, Notice, Progress
+from psdevise.errors import DataError, Interrupted, LabelError
+from psdevise.events import Notice, Progress
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import resolve, summary
@@ -34,7 +34,7 @@ class World:
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
         options = self.options.data.world
         assert options is not None
-        report = progress(context.on_event, "world")
+        report = progress(context, "world")
         paths = world.build(options, folder, report)
         return {"paths": {name: path.rsplit("/", 1)[-1] for name, path in paths.items()}}
 
@@ -60,7 +60,7 @@ class Images:
                 max_broken=images.max_broken,
                 processes=images.processes,
             )
-            manifests[part] = prepare(prepare_options, progress(context.on_event, "images"))
+            manifests[part] = prepare(prepare_options, progress(context, "images"))
         both = shared(*(store.join(folder, part) for part in manifests))
         for text in _notices(manifests, both):
             context.on_event(Notice("images", text))
@@ -108,7 +108,7 @@ class Words:
         column = self.options.data.text_column
         spaces = [_kept_labels(self.options, inputs), *map(LabelSpace.read, self.options.vocabulary.keep)]
         kept = [term for space in spaces for term in space.all_terms()]
-        report = progress(context.on_event, "vocabulary")
+        report = progress(context, "vocabulary")
         manifest = prepare_text.prepare(path, folder, self.options.vocabulary, kept, column, self.options.seed, report)
         found = Vocabulary.load(store.join(folder, "vocabulary.parquet"))
         named = [any(found.term_of(t) in found.index for t in space.terms[n]) for space in spaces for n in space.names]
@@ -192,19 +192,25 @@ def prepared(folder: str, part: str) -> PictureTable:
     return PictureTable(store.join(folder, part), Columns())
 
 
-def progress(on_event: Listener, phase: str) -> Any:
-    """A callback (done, of) that emits Progress at most twice a second."""
+def progress(context: Context, phase: str) -> Any:
+    """A callback (done, of) that emits Progress at most twice a second, and ends the phase when the user stops.
+
+    Raises:
+        Interrupted: by the callback. Such a phase is made anew, or from what it keeps itself.
+    """
     begin = time.monotonic()
     shown = 0.0
 
     def report(done: int, of: int) -> None:
         nonlocal shown
+        if context.interrupt.is_set():
+            raise Interrupted("stopped by the user", where=phase, mend="give the same command again to go on")
         now = time.monotonic()
         if now - shown > 0.5 or done >= of:
             shown = now
             seconds = max(now - begin, 1e-9)
             left = seconds * (of - done) / done if done else None
-            on_event(Progress(phase, done / max(of, 1), count=done, rate=done / seconds, left=left))
+            context.on_event(Progress(phase, done / max(of, 1), count=done, rate=done / seconds, left=left))
 
     return report
 

@@ -93,7 +93,7 @@ class Features:
         core_options = self.options.visual.core
         module = visual_phase.load_softmax(inputs["visual"].path("model.safetensors"), core_options)
         path = store.join(folder, "train.parquet")
-        report = progress(context.on_event, "features")
+        report = progress(context, "features")
         features_phase.write(path, source, module.core, module.head.in_features, core_options, report)
         held_out = feature_table.read(features_phase.validation_path(path), keep=source.classes)
         right = _softmax_hits(module, held_out, source.classes)

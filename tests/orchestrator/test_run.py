@@ -17,7 +17,7 @@ from psdevise import store
 from psdevise.cli.main import exit_code
 from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
 from psdevise.evaluation.bulk import Prediction, predict_table
-from psdevise.events import Event, Notice, PhaseFinished, Progress, from_plain, to_plain
+from psdevise.events import Event, Notice, PhaseFinished, PhaseStarted, Progress, from_plain, to_plain
 from psdevise.orchestrator import run as run_module
 from psdevise.orchestrator.estimate import estimate
 from psdevise.orchestrator.run import Done, execute
@@ -231,6 +231,28 @@ def test_interrupted_in_a_phase_it_goes_on_where_it_stopped(
         audit = json.loads(path.read_text())["figures"]["audit"]
         assert audit["refused"] == 0
         assert audit["repeated"] == 0
+
+
+@pytest.mark.parametrize("phase", ["features", "evaluate"])
+def test_what_the_driver_computes_itself_stops_in_its_midst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    interrupt = threading.Event()
+    monkeypatch.setattr(run_module, "_interruptible", lambda: _Given(interrupt))
+
+    def stop_at_its_start(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and event.phase == phase:
+            interrupt.set()
+
+    options = tiny(tmp_path)
+    with pytest.raises(Interrupted) as stopped:
+        execute(options, stop_at_its_start)
+    assert stopped.value.where == phase
+    interrupt.clear()
+    events: list[Event] = []
+    execute(options, events.append)
+    reused = [e.phase for e in events if isinstance(e, PhaseFinished) and e.reused]
+    assert reused == PHASES[: PHASES.index(phase)]
 
 
 class _Given:
