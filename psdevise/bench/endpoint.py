@@ -102,6 +102,7 @@ class Endpoint:
         if self.replica.layout.size:
             self.replica.open_gradient()
             self.replica.gradient.fill_(1.0)
+            self.replica.close_gradient()
             dense = self.replica.take_gradient()
         begin = time.perf_counter()
         self._drive(self.client.push(dense, rows or {}, 1, 1.0))

@@ -23,7 +23,7 @@ from psdevise import errors
 from psdevise.monitor import logs
 from psdevise.monitor.logs import logger
 from psdevise.runtime.local import LocalServer
-from psdevise.runtime.memory import peak_bytes
+from psdevise.runtime.memory import keep_freed, peak_bytes
 from psdevise.runtime.reader import ReadAhead
 from psdevise.runtime.segment import Gradients, SharedMemory, available
 from psdevise.runtime.wire import Wire
@@ -129,6 +129,7 @@ class WorkerActor:
 
     def __init__(self, rank: int, incarnation: int, threads: int, log: tuple[str, str] = ("", "")) -> None:
         logs.begin(*log)
+        keep_freed()
         torch.set_num_threads(max(1, threads))
         self._rank, self._incarnation = rank, incarnation
 

@@ -7,6 +7,7 @@ same identity, so nothing is lost and nothing is applied twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,6 +124,7 @@ class Client:
         examples: int,
         rate: float,
         turn: Turn | None = None,
+        pulled_at: Mapping[int, Version] | None = None,
     ) -> Effects[None]:
         """Sends a gradient to all shards that it touches; waits only if too many bytes are in flight.
 
@@ -130,6 +132,7 @@ class Client:
             dense: the whole arena's gradient [size]; the client gives it back to the replica once it was answered
                 for good, and until then it must not change. None without one.
             rows: table → (global row ids, gradient [n, dim]).
+            pulled_at: the `versions` that the gradient was computed with; those of now by default.
         """
         parts: dict[int, Gradient] = {}
         dealt: dict[int, dict[str, tuple[Rows, Array]]] = {s: {} for s in range(self._layout.shards)}
@@ -141,7 +144,8 @@ class Client:
             own = None if dense is None else dense[slice(*self._layout.range(shard))]
             if dealt[shard] or turn is not None or (own is not None and own.size):
                 parts[shard] = Gradient(own, dealt[shard])
-        versions = {s: self._versions[s] or Version(0, 0) for s in parts}
+        known = self.versions if pulled_at is None else pulled_at
+        versions = {s: known[s] for s in parts}
         pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense, whole=dict(parts))
         self._sequence += 1
         while self.pending and sum(p.nbytes for p in self.pending) + pending.nbytes > self._max_in_flight:
@@ -169,6 +173,11 @@ class Client:
         """Gives shard 0 this worker's buffers; not answered for, since a later one replaces it."""
         buffers = self._replica.buffers.to("cpu", copy=True).numpy()
         yield Send((Call(0, "average", (self._worker, buffers)),))
+
+    @property
+    def versions(self) -> dict[int, Version]:
+        """Shard → the version of it that the replica has."""
+        return {s: v or Version(0, 0) for s, v in self._versions.items()}
 
     @property
     def oldest(self) -> int:

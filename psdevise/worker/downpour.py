@@ -16,6 +16,7 @@ begins when the coordinator says so, and computes with parameters fetched after 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -26,9 +27,10 @@ from psdevise.config import option
 from psdevise.errors import ConfigError, Diverged
 from psdevise.server.coordinator import WAIT, Begun
 from psdevise.server.ledger import Slice
-from psdevise.server.protocol import Array, Rows, Turn
+from psdevise.server.protocol import Array, Rows, Turn, Version
 from psdevise.worker.client import Client, Fetching
 from psdevise.worker.effects import Ask, Effects, NextBatch, Open, Pause, Replaced, Report
+from psdevise.worker.local_step import LocalStep
 from psdevise.worker.replica import Replica
 from psdevise.worker.task import Task, generator, unique_rows
 
@@ -101,8 +103,9 @@ class Downpour:
         eps: float = 1e-10,
     ) -> None:
         self._task, self._replica, self._client, self._options = task, replica, client, options
-        self._key, self._rate, self._eps = key, rate, eps
-        self._accrued: Array | None = None
+        self._key = key
+        replica.keeps_own = options.local_step != "none"
+        self._local_step = LocalStep(replica, options.local_rate if options.local_step == "sgd" else rate, eps)
         self._accrued_rows: list[dict[str, tuple[Rows, Array]]] = []
         self._accrued_examples = 0
         self._open: Slice | None = None
@@ -124,13 +127,14 @@ class Downpour:
         yield from client.fetch({}, buffers=True)
         task.bind(self._replica)
         fetching: Fetching | None = None
+        fetched = False
         step, pace_step = 0, -1
         turn: Turn | None = None
         item = yield from self._next(wait=True)
         while item is not None:
             if options.bound is not None and step % options.n_push == 0:
                 pace_step, turn = yield from self._begin(pace_step)
-            if step % options.n_fetch == 0 or task.layout.tables:
+            if (step % options.n_fetch == 0 or task.layout.tables) and not fetched:
                 if fetching is None:
                     fetching = yield from client.start_fetch(task.rows(item.batch))
                 yield from client.finish_fetch(fetching)
@@ -142,9 +146,16 @@ class Downpour:
             progress = self._progress(item)
             figures = self._compute(item, progress)
 
+            pulled_at = client.versions
+            fetched = fetching is not None and options.local_step == "none"
+            if fetching is not None and fetched:
+                # Before the push, so that the shard applies it while this worker goes on. A replica that steps by
+                # itself waits for its own push instead: its next parameters are to hold these steps.
+                yield from client.finish_fetch(fetching)
+                fetching = None
             step += 1
             if step % options.n_push == 0 or item.last:
-                yield from self._push(progress, turn)
+                yield from self._push(progress, pulled_at, turn)
                 if options.bound is not None:
                     yield from client.arrived()
                     yield Ask("pushed", (pace_step, item.position + 1))
@@ -204,29 +215,13 @@ class Downpour:
         rows, figures = self._task.gradient(replica, item.batch, rng, progress)
         if not np.isfinite(figures.get("loss", 0.0)):
             raise Diverged("the loss is not finite", mend="lower the learning rate, or raise initial_accumulator")
-        gradient = replica.take_gradient()
-        if self._accrued is None:
-            self._accrued = gradient
-        elif gradient is not None:
-            self._accrued += gradient
-            replica.give_back(gradient)
+        if options.local_step != "none":
+            self._local_step(self._task.schedule(progress))
+        replica.close_gradient()
         if rows:
             self._accrued_rows.append(rows)
         self._accrued_examples += int(figures.get("examples", 0))
-        if options.local_step != "none":
-            self._step_locally(self._task.schedule(progress))
         return figures
-
-    def _step_locally(self, schedule: float) -> None:
-        """parameters -= alpha g, or the shard's own Adagrad step on the replica's accumulators."""
-        replica, options = self._replica, self._options
-        g = replica.gradient
-        if options.local_step == "sgd":
-            replica.arena.add_(g, alpha=-options.local_rate * schedule)
-            return
-        assert replica.accumulators is not None
-        replica.accumulators.addcmul_(g, g)
-        replica.arena.addcdiv_(g, replica.accumulators.sqrt().add_(self._eps), value=-self._rate * schedule)
 
     # ------------------------------------------------------------------ effects
 
@@ -239,16 +234,16 @@ class Downpour:
                 return begun.step, begun.turn
             yield Pause(WAIT_SECONDS)
 
-    def _push(self, progress: float, turn: Turn | None) -> Effects[None]:
+    def _push(self, progress: float, pulled_at: Mapping[int, Version], turn: Turn | None) -> Effects[None]:
         rows = self._accrued_rows[0] if self._accrued_rows else {}
         for more in self._accrued_rows[1:]:
             for name, (ids, values) in more.items():
                 old_ids, old = rows.get(name, (ids[:0], values[:0]))
                 rows = rows | {name: unique_rows(np.concatenate([old_ids, ids]), np.concatenate([old, values]))}
-        dense, self._accrued = self._accrued, None
+        dense = self._replica.take_gradient()
         examples, self._accrued_examples = self._accrued_examples, 0
         self._accrued_rows = []
-        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn)
+        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn, pulled_at)
 
     def _collect(self, wait: bool) -> Effects[None]:
         """Takes in answers, and finishes the slices whose pushes were all answered for good."""

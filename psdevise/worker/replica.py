@@ -24,11 +24,12 @@ class Replica:
 
     Attributes:
         arena: float32 [size] on `device`; `bind` makes a module's parameters views of it.
-        gradient: float32 [size] on `device`, the gradient of the step under way; on the CPU it is the very memory
-            that will be pushed.
+        gradient: float32 [size] on `device`. A bound module's backward adds to it what it finds, all steps of a
+            push; another task fills it anew in each step. On the CPU it is the very memory that will be pushed.
         accumulators: the shards' sums of squares [size], only where local Adagrad steps need them.
         tables: table → float32 [rows, dim] in host memory, current only in the rows last fetched.
         buffers: float32 [buffer_size] on `device`.
+        keeps_own: whether a bound module's gradient of one step is there until `close_gradient`, for local steps.
     """
 
     def __init__(
@@ -43,30 +44,33 @@ class Replica:
         self.gradient = torch.zeros(layout.size if device != "cpu" else 0, device=self.device)
         self.accumulators = torch.zeros(layout.size, device=self.device) if accumulators else None
         self.buffers = torch.zeros(layout.buffer_size, device=self.device)
+        self.keeps_own = False
         self.tables: dict[str, Array] = {t.name: np.zeros((t.rows, t.dim), np.float32) for t in layout.tables}
         self._allocate = allocate
         self._free: list[Array] = []
-        self._open: Array | None = None
+        self._open: Array | None = None  # what `gradient` lies in, on the CPU
+        self._sum: Array | None = None  # of the steps since the last push, of a task without a module
+        self._begun = False
         self._missing: set[str] = set()
-        self._bound = False
+        self._parameters: dict[str, nn.Parameter] = {}  # of the bound module
 
     # ------------------------------------------------------------------ parameters
 
     def bind(self, module: nn.Module) -> None:
-        """Points the module's parameters and float buffers at the arenas; from now on a backward writes each
+        """Points the module's parameters and float buffers at the arenas; from now on a backward brings each
         parameter's gradient to its place in `gradient`, as soon as it is there, and lets its own memory go."""
         module.to(self.device)
         parameters = dict(module.named_parameters())
         for part in self.layout.dense:
             start, stop = self.layout.offsets[part.name]
-            parameters[part.name].data = self.arena[start:stop].view(part.shape)
-            parameters[part.name].grad = None
-            parameters[part.name].register_post_accumulate_grad_hook(self._keeper(part))  # type: ignore[no-untyped-call]
+            parameter = self._parameters[part.name] = parameters[part.name]
+            parameter.data = self.arena[start:stop].view(part.shape)
+            parameter.grad = None
+            parameter.register_post_accumulate_grad_hook(self._keeper(part))  # type: ignore[no-untyped-call]
         buffers = dict(module.named_buffers())
         for part in self.layout.buffers:
             start, stop = self.layout.buffer_offsets[part.name]
             buffers[part.name].data = self.buffers[start:stop].view(part.shape)
-        self._bound = True
 
     def landing(self, shard: int) -> Landing | None:
         """Where a pull from `shard` may be copied to at once; None on a GPU."""
@@ -92,29 +96,56 @@ class Replica:
     # ------------------------------------------------------------------ gradients
 
     def open_gradient(self) -> None:
-        """Before a step: on the CPU, `gradient` becomes memory that no push on its way holds."""
-        self._missing = {p.name for p in self.layout.dense} if self._bound else set()
+        """Before a step: on the CPU, `gradient` lies in memory that no push on its way holds."""
+        if self._parameters and self._begun:
+            return  # since the last push
+        self._begun = True
+        self._missing = set(self._parameters)
         if self.device.type == "cpu" and self.layout.size:
             self._open = self._take()
             self.gradient = torch.from_numpy(self._open)
 
+    def own_gradient(self, part: Dense) -> Tensor | None:
+        """Until `close_gradient`: what this step alone found for a parameter, in its shape; None where the loss did
+        not reach it. Of a bound module only with `keeps_own`."""
+        if self._parameters:
+            return self._parameters[part.name].grad
+        return self.gradient[slice(*self.layout.offsets[part.name])].view(part.shape)
+
+    def close_gradient(self) -> None:
+        """After a step."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+        if self._parameters or not self.layout.size:
+            return
+        step = self._on_host() if self._open is None else self._open
+        self._open = None
+        if self._sum is None:
+            self._sum = step
+        else:
+            self._sum += step
+            self.give_back(step)
+
     def take_gradient(self) -> Array | None:
-        """After a step: its gradient [size] in host memory, the caller's until `give_back`; None without a dense
-        part."""
+        """The sum of the steps since the last push [size] in host memory, the caller's until `give_back`; None without
+        a dense part."""
+        self._begun = False
+        if not self.layout.size:
+            return None
         for name in self._missing:  # parameters that the loss did not reach
             start, stop = self.layout.offsets[name]
             self.gradient[start:stop].zero_()
-        if not self.layout.size:
-            return None
-        taken = self._open
-        if taken is None:
-            taken = self._take()
-            torch.from_numpy(taken).copy_(self.gradient)
-        self._open = None
-        return taken
+        taken = self._open if self._parameters else self._sum
+        self._open = self._sum = None
+        return self._on_host() if taken is None else taken
 
     def give_back(self, gradient: Array) -> None:
         self._free.append(gradient)
+
+    def _on_host(self) -> Array:
+        taken = self._take()
+        torch.from_numpy(taken).copy_(self.gradient)
+        return taken
 
     def _take(self) -> Array:
         return self._free.pop() if self._free else self._allocate(self.layout.size)
@@ -124,9 +155,14 @@ class Replica:
 
         def keep(parameter: Tensor) -> None:
             assert parameter.grad is not None
-            self.gradient[start:stop].view(part.shape).copy_(parameter.grad)
-            parameter.grad = None
-            self._missing.discard(part.name)
+            place = self.gradient[start:stop].view(part.shape)
+            if part.name in self._missing:
+                place.copy_(parameter.grad)
+                self._missing.discard(part.name)
+            else:
+                place.add_(parameter.grad)
+            if not self.keeps_own:
+                parameter.grad = None
 
         return keep
 
