@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 
 from psdevise.errors import ResourceError
 from psdevise.runtime.job import ClusterOptions
@@ -46,15 +49,16 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
     # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        ray.init(
-            address="local",  # never a cluster that happens to run on this machine
-            num_cpus=cpus,
-            include_dashboard=False,
-            namespace=namespace,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        with _on_loopback():
+            ray.init(
+                address="local",  # never a cluster that happens to run on this machine
+                num_cpus=cpus,
+                include_dashboard=False,
+                namespace=namespace,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+            )
     except Exception as e:  # Ray raises a plain Exception where its own processes did not come up in time
         ray.shutdown()
         raise ResourceError(
@@ -63,6 +67,21 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
             mend="give the same command again: what was finished is kept; if it goes on, see whether the machine is"
             " out of memory, of disk in /tmp, or much too busy",
         ) from e
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray on Linux takes the machine's own address where it is told 127.0.0.1, and then listens on all interfaces. On
+    macOS and Windows it does as it is told; this switch, which its processes inherit, makes it so everywhere."""
+    before = os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        if before[0] is not None:
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
 
 
 def check_resources(options: ClusterOptions) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+import psutil
 import pytest
 import ray
 
@@ -17,3 +20,24 @@ def test_a_ray_that_does_not_come_up_is_a_clear_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(ResourceError, match=r"timed out during startup(.|\n)*same command again"):
         start_local(1)
+
+
+@pytest.mark.ray
+def test_a_ray_of_our_own_listens_on_loopback_only(ray_cluster: None) -> None:
+    @ray.remote(num_cpus=0)
+    class Somebody:
+        def there(self) -> bool:
+            return True
+
+    somebody = Somebody.remote()
+    assert ray.get(somebody.there.remote(), timeout=60)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    names = {p.name() for p in processes}
+    assert {"gcs_server", "raylet"} <= names
+    listening = [c for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) > 4  # of Ray's control service, raylet, agents, workers and this driver
+    for connection in listening:
+        address = ipaddress.ip_address(connection.laddr.ip)
+        mapped = getattr(address, "ipv4_mapped", None)
+        assert (mapped or address).is_loopback, connection
+    ray.kill(somebody)
