@@ -27,6 +27,7 @@ RAYJOB = KUBERAY / "rayjob.yaml"
 LAUNCHER = sorted((ROOT / "cluster/ray").glob("*.yaml"))
 PROMETHEUS = ROOT / "cluster/prometheus/prometheus.yml"
 DOCKERFILE = ROOT / "docker/Dockerfile"
+SCHEMA = json.loads((ROOT / "tests/schemas/kuberay.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,36 @@ def test_the_operators_prometheus_finds_the_ports_that_the_pods_name(pods: list[
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
     named = {name for pod in pods for name in ports(pod)}
     assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= named
+
+
+def resources() -> list[Any]:
+    """KubeRay's and the Prometheus operator's; what is left are Kubernetes' own."""
+    found = [d for path in sorted(KUBERAY.glob("*.yaml")) for d in yaml.safe_load_all(path.read_text())]
+    return [document for document in found if document["apiVersion"] != "v1"]
+
+
+def test_manifests_have_the_fields_of_the_operators() -> None:
+    schema = jsonschema.Draft202012Validator(SCHEMA)
+    assert [d["kind"] for d in resources()] == ["PodMonitor", "RayCluster", "RayJob"]
+    for document in resources():
+        schema.validate(document)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("RayCluster", "workerGroups", []),
+        ("RayCluster", "authOptions", {"mode": "password"}),
+        ("RayCluster", "rayVersion", 2.6),
+        ("RayJob", "rayClusterSpec", {"headGroupSpec": {}}),
+        ("RayJob", "ttl", 3),
+        ("PodMonitor", "podMetricsEndpoints", [{"port": 9464}]),
+    ],
+)
+def test_what_the_operators_do_not_know_is_refused(kind: str, field: str, value: object) -> None:
+    (document,) = [d for d in resources() if d["kind"] == kind]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document | {"spec": document["spec"] | {field: value}}, SCHEMA)
 
 
 if CRDS is not None:

@@ -35,8 +35,9 @@ def promtool(*arguments: str, given: bytes | None = None) -> subprocess.Complete
 
 
 @pytest.mark.prometheus
-def test_promtool_accepts_the_rules_and_their_unit_tests_pass() -> None:
-    for command in (("check", "rules", "rules.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "tests.yml")):
+def test_promtool_accepts_configuration_and_rules_and_their_unit_tests_pass() -> None:
+    # The check of the configuration takes the files of rules along.
+    for command in (("check", "config", "prometheus.yml"), ("test", "rules", "tests.yml")):
         done = promtool(*command[:2], str(ROOT / "prometheus" / command[2]))
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
