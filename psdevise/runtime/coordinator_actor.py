@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from psdevise.monitor import logs
+from psdevise.monitor.logs import logger
 from psdevise.server.coordinator import Coordinator
 from psdevise.server.ledger import Ledger
 
@@ -23,12 +25,15 @@ class CoordinatorActor:
         expected: int,
         start_seconds: float,
         state: dict[str, Any] | None,
+        log: tuple[str, str] = ("", ""),
     ) -> None:
+        logs.begin(*log)
         ledger = Ledger(slices, epochs, seed, lease_seconds)
         self._coordinator = Coordinator(ledger, bound, warm_start, expected, start_seconds)
         self._shards: list[str] = []
         if state is not None:
             self._coordinator.restore(state)
+        logger.info("coordinator of %d slices, %s", len(slices), "anew" if state is None else "from a snapshot")
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """A method of the coordinator, by name."""
@@ -37,6 +42,7 @@ class CoordinatorActor:
     def announce(self, shards: list[str]) -> None:
         """The names under which the shards' actors are found now; a restarted shard has a new one."""
         self._shards = shards
+        logger.info("shards: %s", ", ".join(shards))
 
     def shards(self) -> list[str]:
         return self._shards

@@ -104,9 +104,10 @@ class _Hands:
     def start_coordinator(self, slices: list[tuple[int, int]], epochs: int, state: dict[str, Any] | None) -> None:
         job, cluster = self._job, self._job.cluster
         self._placement = Placement(f"{job.run}/{job.phase}", cluster, shard_bytes(self._layout))
+        name = self._name("coordinator")
         self._coordinator = (
             ray.remote(CoordinatorActor)
-            .options(num_cpus=0, name=self._name("coordinator"), namespace=self._namespace)
+            .options(num_cpus=0, name=name, namespace=self._namespace)
             .remote(
                 slices,
                 epochs,
@@ -117,6 +118,7 @@ class _Hands:
                 cluster.num_workers,
                 cluster.start_timeout,
                 state,
+                self._log(name),
             )
         )
 

@@ -143,8 +143,8 @@ def test_every_actor_has_a_log_and_an_error_its_traceback(tmp_path: Path) -> Non
     made = job(tmp_path, diverging_task, cluster=ClusterOptions(num_workers=1), logs=str(tmp_path / "logs"))
     with pytest.raises(Diverged):
         train(made)
-    found = {path.name.split("-")[1]: path.read_text().splitlines() for path in (tmp_path / "logs").iterdir()}
-    assert set(found) == {"shard", "worker"}
+    found = {path.stem.split("-")[1]: path.read_text().splitlines() for path in (tmp_path / "logs").iterdir()}
+    assert set(found) == {"coordinator", "shard", "worker"}
     last = json.loads(found["worker"][-1])
     assert last["text"] == "ended by Diverged"
     assert last["level"] == "error"
