@@ -74,10 +74,12 @@ class Hosts:
             _ip("-n", name, "link", "set", "eth0", "up")
         return self
 
-    def start(self, host: int, command: list[str], environment: Mapping[str, str], log: str) -> subprocess.Popen[str]:
+    def start(
+        self, host: int, command: list[str], environment: Mapping[str, str], log: str, cwd: Path = ROOT
+    ) -> subprocess.Popen[str]:
         """Starts a program there; what it says goes to `log` in the shared folder."""
         with open(self.shared / log, "w") as file:
-            return self._start(host, command, environment, file)
+            return self._start(host, command, environment, file, cwd)
 
     def run(
         self, host: int, command: list[str], environment: Mapping[str, str], timeout: float, cwd: Path = ROOT
@@ -137,8 +139,10 @@ class Hosts:
                 continue
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for process in reversed(self._processes):
-            self._end(process)
+        for process in self._processes:  # the end of a host is nothing to be gentle about: a head drains for long
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
         for name in self._names.values():
             for pid in subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split():
                 os.kill(int(pid), signal.SIGKILL)  # what has left its group, and lives in our namespace

@@ -5,12 +5,13 @@ Handed in with `ray job submit` and with `psdevise submit` through the job serve
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,29 +105,51 @@ def places(run: Path) -> dict[str, set[str]]:
     return found
 
 
+def words(hosts: Hosts, name: str) -> Path:
+    """A run of one phase: vectors of the 225 words that a drawn text is made of."""
+    text, drawn = hosts.shared / f"{name}.txt", random.Random(0)
+    terms = ["".join(pair) for pair in itertools.product("abcdefghijklmno", repeat=2)]
+    text.write_text("\n".join(" ".join(drawn.choices(terms, k=20)) for _ in range(2000)))
+    cluster = {"num_workers": 2, "num_shards": 1, "shards_on": "role=memory"}
+    tree = {"name": name, "data": {"text": str(text)}, "cluster": cluster, "monitor": {"port": None}}
+    tree |= {"vocabulary": {"processes": 1}, "language": TINY["language"] | {"epochs": 4}}
+    path = hosts.shared / "desk" / f"{name}-words" / "words.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(tree | {"folder": str(hosts.shared / "other")}))
+    return path
+
+
+def lasted(run: Path) -> tuple[float, float]:
+    """Unix times of a run's first and last event."""
+    times = [float(e["time"]) for e in events(run)]
+    return times[0], times[-1]
+
+
 @pytest.mark.timeout(900)
 def test_two_runs_at_once_each_way_of_handing_in(cluster: Hosts) -> None:
-    """Both end with 0 and their artifacts where the configuration says; no actor of one is the other's."""
-    first, second = config(cluster, "first"), config(cluster, "second")
-    # The same name from two users is where names would meet.
-    same = {"name": "first", "folder": str(cluster.shared / "other")}
-    second.write_text(yaml.safe_dump(yaml.safe_load(second.read_text()) | same))
-    begin = time.monotonic()
+    """Both end with 0 and their artifacts where the configuration says; no actor of one is the other's.
+
+    The same name from two users is where names would meet, so the run of words has that of the other, too.
+    """
+    first, second = config(cluster, "first"), words(cluster, "first")
+    log = cluster.shared / "psdevise-submit"
+    other = cluster.start(DESK, psdevise_submit(first), environment(), log.name, cwd=first.parent)
     job = [str(BIN / "ray"), "job", "submit", "--address", SERVER, "--working-dir", str(second.parent), "--"]
-    other = cluster.start(
-        DESK, [*job, "python", "-m", "psdevise.cli.main", "run", second.name], environment(), "ray-job"
+    done = cluster.run(
+        DESK, [*job, "python", "-m", "psdevise.cli.main", "run", second.name], environment(), timeout=400
     )
-    done = cluster.run(DESK, psdevise_submit(first), environment(), timeout=400, cwd=first.parent)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert other.wait(400) == 0, (cluster.shared / "ray-job").read_text()[-4000:]
-    assert "✓ evaluate" in done.stdout, done.stdout[-4000:]
+    assert other.wait(400) == 0, log.read_text()[-4000:]
+    assert "✓ evaluate" in log.read_text()
+    spans = [lasted(cluster.shared / folder / "first") for folder in ("runs", "other")]
+    assert max(begin for begin, _ in spans) < min(end for _, end in spans), "both at once"
     for folder in ("runs", "other"):
         run = cluster.shared / folder / "first"
-        assert {r["system"] for r in json.loads((run / "results.json").read_text())} == {"devise", "softmax"}
         assert places(run) == {"shards": {address(2)}, "workers": {address(3)}}
-        passed = [e for e in events(run) if e.get("event") == "Restarted"]
-        assert passed == []
-    print(f"two runs at once in {time.monotonic() - begin:.0f} s")
+        assert [e for e in events(run) if e.get("event") == "Restarted"] == []
+    results = json.loads((cluster.shared / "runs/first/results.json").read_text())
+    assert {r["system"] for r in results} == {"devise", "softmax"}
+    assert list((cluster.shared / "other/first/artifacts").glob("language-*/vectors.bin"))
 
 
 @pytest.mark.timeout(300)
