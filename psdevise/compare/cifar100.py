@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from psdevise import scores, store
 from psdevise.compare import frozen
+from psdevise.compare.annotations import ancestors
 from psdevise.compare.cells import Cells
 from psdevise.compare.frozen import OnProgress, Pictures
 from psdevise.compare.measure import HIT_K, HP_K, measured
+from psdevise.compare.splits import class_splits, home, number_of, tuning_classes
 from psdevise.compare.training import trainer
 from psdevise.data import features
 from psdevise.errors import ConfigError, DataError
@@ -24,20 +26,21 @@ from psdevise.evaluation.result import plain
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import ResolveOptions, resolve
 from psdevise.labels.space import LabelSpace
-from psdevise.labels.split import Split, read_lines
+from psdevise.labels.split import Split
 from psdevise.labels.vectors import WordVectors
 from psdevise.models.single_layer import SingleLayerOptions
 from psdevise.phases.joint import JointOptions, unit_vectors
+from psdevise.systems.chollet import Chollet, Logistic
 from psdevise.systems.cosine import CosineSoftmax
 from psdevise.systems.devise import PROJECTION, Devise, Ridge, l2, margin, random
 from psdevise.systems.finished import Finished
 from psdevise.systems.linear import ConSE, SoftmaxHead
-from psdevise.systems.recipe import Known, Learned, Lesson, Recipe, load_recipe
+from psdevise.systems.recipe import Known, Learned, Lesson, Recipe, fingerprint, load_recipe
 from psdevise.systems.wsabie import Wsabie
 
 MARGINS = (0.01, 0.02, 0.05, 0.2, 0.3, 0.5)  # and .1, DeViSE's own
-TUNING_CLASSES = 10
-VECTORLESS = ("softmax", "random", "wsabie", "logistic")
+UNABLE = ("softmax", "wsabie", "logistic")  # to name what they have not seen
+WORDLESS = (*UNABLE, "random", "chollet")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Words:
     vectors: WordVectors
     cut: Callable[[str], str]
     source: str
+
+    @property
+    def key(self) -> str:
+        """Of the most frequent ones, which tell tables apart."""
+        return store.key_of([list(self.vectors.terms[:1000]), self.vectors.matrix[:1000].tolist()])
 
 
 @dataclass(frozen=True)
@@ -85,18 +93,27 @@ class Entry:
     recipe: Recipe
     words: int = 0
     tuned: bool = True  # also trained without the tuning classes, for its calibration bias
+    about: str = ""  # key of the word vectors
 
     @property
     def key(self) -> str:
         return f"{self.recipe.name}-{self.recipe.variant}"
 
+    @property
+    def cell(self) -> str:
+        """Holds what a cell's content depends on: a changed system of the user's own is computed anew."""
+        return f"{self.key}-{store.key_of([fingerprint(self.recipe), self.about])[:8]}"
+
 
 def entries(options: Options, words: Sequence[Words]) -> list[Entry]:
-    """The systems, each after those it needs."""
+    """The systems, each after those it needs. Chollet's knows WordNet's ancestors, where the others know the words."""
+    space, hierarchy = _labels(options)
+    related = tuple(ancestors(space, hierarchy).items())
     own: list[Recipe] = [Devise(), SoftmaxHead(), *map(random, range(options.draws)), Ridge(), l2()]
     own += [Wsabie(), Wsabie(rank_weight="log", variant="log"), ConSE(), CosineSoftmax()]
+    own += [Chollet(related=related), Logistic()]
     own += [load_recipe(name) for name in options.systems]
-    found = [Entry(recipe, tuned=recipe.name not in ("softmax", "wsabie")) for recipe in own]
+    found = [Entry(recipe, tuned=recipe.name not in UNABLE) for recipe in own]
     whole = Devise(JointOptions(loss="hinge_sum", projection=PROJECTION), variant="whole sum")
     found += [Entry(whole), *(Entry(margin(value), tuned=False) for value in MARGINS)]
     for number, further in enumerate(words[1:], 1):
@@ -105,7 +122,8 @@ def entries(options: Options, words: Sequence[Words]) -> list[Entry]:
     keys = [entry.key for entry in found]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ConfigError(f"two systems are {twice[0]!r}", where="system", mend="give one another variant")
-    return found
+    about = [w.key for w in words]
+    return [replace(entry, about=about[entry.words]) for entry in found]
 
 
 @dataclass(frozen=True)
@@ -131,9 +149,9 @@ def run(options: Options, words: Sequence[Words], on_progress: OnProgress) -> di
         DataError, LabelError: the data cannot be used.
     """
     chosen = entries(options, words)
-    cells = Cells(options.out, _plan(options, words))
-    splits = _splits(options)
-    todo = [split for split in splits if not all(cells.has(f"{split.name}/{e.key}") for e in chosen)]
+    cells = Cells(options.out, _plan(options))
+    splits = class_splits(home(options.data), options.kinds, options.splits)
+    todo = [split for split in splits if not all(cells.has(f"{split.name}/{e.cell}") for e in chosen)]
     if todo:
         material = _material(options, words, on_progress)
         for split in todo:
@@ -146,7 +164,7 @@ def collect(cells: Cells, splits: Sequence[Split], chosen: Sequence[Entry]) -> d
     rows, arrays, seconds = [], {}, {}
     for split in splits:
         for entry in chosen:
-            found = cells.read(f"{split.name}/{entry.key}")
+            found = cells.read(f"{split.name}/{entry.cell}")
             about = json.loads(str(found.pop("about")))
             rows += about["rows"]
             seconds[split.name, entry.key] = about["seconds"]
@@ -162,8 +180,8 @@ def _fill(
     options: Options,
     on_progress: OnProgress,
 ) -> None:
-    number = int(split.name.rsplit("_", 1)[1])
-    tune = _tune(options, split, number)
+    number = number_of(split)
+    tune = tuning_classes(home(options.data), split, options.seed)
     folder = store.join(options.out, "features", split.name)
     parts = material.train.of(split.seen, options.train_per_class), material.validation, material.test
     paths = frozen.compute(folder, split, tune, parts, options.layer, options.seed + number, on_progress)
@@ -171,7 +189,7 @@ def _fill(
     held_back: dict[bool, dict[str, Learned]] = {True: {}, False: {}}
     test, validation = features.read(paths.test), features.read(paths.validation)
     for done, entry in enumerate(chosen):
-        key = f"{split.name}/{entry.key}"
+        key = f"{split.name}/{entry.cell}"
         needed = entry.recipe.name in kept and entry.recipe.variant == "default"
         if cells.has(key) and not needed:
             continue
@@ -221,9 +239,7 @@ def _known(seen: tuple[str, ...], material: Material, entry: Entry, seed: int) -
 
 
 def _setting(split: Split, material: Material, entry: Entry, options: Options) -> Setting:
-    groups = (
-        {} if entry.recipe.name in VECTORLESS else {entry.recipe.name: scores.tie_groups(material.raw[entry.words])}
-    )
+    groups = {} if entry.recipe.name in WORDLESS else {entry.recipe.name: scores.tie_groups(material.raw[entry.words])}
     measures = EvaluationOptions(hit_k=HIT_K, hp_k=HP_K)
     return Setting("cifar100", options.seed, split, material.space, material.hierarchy, measures, groups=groups)
 
@@ -236,35 +252,9 @@ def _bias(system: Finished, validation: features.Features, split: Split, tune: S
     return scores.calibration(matrix, true, ~np.isin(classes, list(tune))).best_bias()
 
 
-def _splits(options: Options) -> list[Split]:
-    names = LabelSpace.read(store.join(options.data, "cifar100", "wordnet.tsv")).names
-    listed = store.read_json(store.join(options.data, "cifar100", "splits.json"))
-    found = []
-    for kind in options.kinds:
-        if kind not in listed:
-            raise ConfigError(f"no kind of splits {kind!r}", where="kind", mend=f"one of {', '.join(listed)}")
-        for number, unseen in enumerate(listed[kind][: options.splits]):
-            seen = tuple(c for c in names if c not in set(unseen))
-            found.append(Split(f"{kind}_{number}", seen, tuple(c for c in names if c in set(unseen))))
-    return found
-
-
-def _tune(options: Options, split: Split, number: int) -> tuple[str, ...]:
-    """The tuning classes: `tune_10.txt` for the split that it was made for, else ten drawn from the seen ones."""
-    given = read_lines(store.join(options.data, "cifar100", "tune_10.txt"))
-    unseen = set(read_lines(store.join(options.data, "cifar100", "unseen_20.txt")))
-    if unseen == set(split.unseen):
-        return tuple(given)
-    drawn = np.random.default_rng([options.seed, 43, number]).choice(
-        len(split.seen), min(TUNING_CLASSES, len(split.seen) // 3), replace=False
-    )
-    return tuple(split.seen[i] for i in sorted(drawn))
-
-
 def _material(options: Options, words: Sequence[Words], on_progress: OnProgress) -> Material:
-    folder = store.join(options.data, "cifar100")
-    space = LabelSpace.read(store.join(folder, "wordnet.tsv"))
-    hierarchy = Hierarchy.read(store.join(folder, "is_a.tsv"))
+    folder = home(options.data)
+    space, hierarchy = _labels(options)
     raw = tuple(resolve(space, w.vectors, ResolveOptions(), hierarchy, w.cut)[0] for w in words)
     whole = frozen.read_pictures(store.join(folder, "train.parquet"), on_progress)
     test = frozen.read_pictures(store.join(folder, "test.parquet"), on_progress)
@@ -272,13 +262,17 @@ def _material(options: Options, words: Sequence[Words], on_progress: OnProgress)
     return Material(space, hierarchy, whole.pick(range(begin)), whole.pick(range(begin, whole.rows)), test, raw)
 
 
-def _plan(options: Options, words: Sequence[Words]) -> dict[str, Any]:
-    """What a cell's content depends on. Further splits, draws and systems only add cells."""
+def _labels(options: Options) -> tuple[LabelSpace, Hierarchy]:
+    folder = home(options.data)
+    return LabelSpace.read(store.join(folder, "wordnet.tsv")), Hierarchy.read(store.join(folder, "is_a.tsv"))
+
+
+def _plan(options: Options) -> dict[str, Any]:
+    """What every cell's content depends on. Further splits, draws, systems and word vectors only add cells."""
     return {
         "comparison": "cifar100",
         "seed": options.seed,
         "train_per_class": options.train_per_class,
         "validation_rows": options.validation_rows,
         "features": asdict(options.layer),
-        "vectors": [store.key_of([list(w.vectors.terms[:1000]), w.vectors.matrix[:1000].tolist()]) for w in words],
     }

@@ -12,7 +12,7 @@ from psdevise import store
 from psdevise.compare.cells import Arrays
 from psdevise.compare.cifar10 import SHOWN, Options
 from psdevise.compare.figures import write_lines, write_map
-from psdevise.compare.intervals import over_splits
+from psdevise.compare.intervals import over_pairs_and_draws, over_splits
 from psdevise.evaluation.result import Images, Result, plain
 from psdevise.scores import Interval, bootstrap
 
@@ -21,12 +21,13 @@ VARIANTS = {"words": "unit word vectors", "centred": "centred, unit", "unscaled"
 
 
 def draws_of(arrays: Arrays) -> list[str]:
-    return sorted(name for name in arrays if name.startswith("unseen/random"))
+    """In the order of their numbers."""
+    return sorted((n for n in arrays if n.startswith("unseen/random")), key=lambda n: int(n.split()[-1]))
 
 
-def random_mean(arrays: Arrays) -> Any:
-    """Per picture, the mean over the draws."""
-    return np.mean([arrays[name] for name in draws_of(arrays)], axis=0)
+def by_draw(pairs: Pairs) -> Any:
+    """Accuracies with random vectors [pairs, draws]."""
+    return np.array([[float(arrays[name].mean()) for name in draws_of(arrays)] for arrays in pairs.values()])
 
 
 def markdown(found: dict[str, Any], options: Options) -> str:
@@ -54,12 +55,19 @@ def markdown(found: dict[str, Any], options: Options) -> str:
         paper = "about 90" if pair == SHOWN[0] else ""
         lines.append(f"| {'–'.join(pair)} | " + " | ".join([*figures, drawn, paper]) + " |")
     means = [_percent(over_splits([arrays[f"unseen/{name}"] for arrays in pairs.values()])) for name in VARIANTS]
-    drawn = _percent(over_splits([random_mean(arrays) for arrays in pairs.values()])) if options.draws else "–"
+    drawn = _percent(over_pairs_and_draws(by_draw(pairs))) if options.draws else "–"
     lines.append(f"| **mean of {len(pairs)}** | " + " | ".join([*means, drawn, "above 80 on most"]) + " |")
     if options.draws:
-        difference = over_splits([a["unseen/words"] - random_mean(a) for a in pairs.values()])
-        lines += ["", f"Word vectors minus random ones: {_percent(difference)} points (mean over pairs)."]
-    return "\n".join([*lines, "", *_both(pairs), *_similarity(pairs)]) + "\n"
+        words = np.array([[float(arrays["unseen/words"].mean())] for arrays in pairs.values()])
+        difference = over_pairs_and_draws(words - by_draw(pairs))
+        means = ", ".join(f"{100 * value:.1f}" for value in by_draw(pairs).mean(axis=0))
+        lines += [
+            "",
+            f"Word vectors minus random ones: {_percent(difference)} points. Means over pairs by draw: {means}. The"
+            " same draw serves all pairs, so its interval is over pairs and draws; chance is 50 over all draws, not"
+            " in one.",
+        ]
+    return "\n".join([*lines, "", *_both(pairs), *_similarity(pairs), *_claims(pairs)]) + "\n"
 
 
 def _both(pairs: Pairs) -> list[str]:
@@ -116,6 +124,37 @@ def _similarity(pairs: Pairs) -> list[str]:
         found = spearmanr(values, accuracy)
         lines.append(f"- Spearman's ρ of accuracy with {text}: {found.statistic:+.2f} (p = {found.pvalue:.3f}).")
     return [*lines, ""]
+
+
+def _claims(pairs: Pairs) -> list[str]:
+    """The paper's claims, and what came out: held, not held, or open where the interval holds the claim's border."""
+    accuracy = {pair: bootstrap(arrays["unseen/words"]) for pair, arrays in pairs.items()}
+    above = sum(found.value > 0.8 for found in accuracy.values())
+    seen = over_splits([arrays["seen"] for arrays in pairs.values()])
+    lines = ["## What the paper claims", "", "| claim | here | |", "|---|---|---|"]
+    if (first := accuracy.get(SHOWN[0])) is not None:
+        lines.append(f"| cat–truck, unseen only: about 90 | {_percent(first)} | {_holds(first, 0.9)} |")
+    lines.append(f"| most pairs above 80 | {above} of {len(pairs)} | {_verdict(2 * above > len(pairs))} |")
+    lines.append(f"| about 80 on seen pictures | {_percent(seen)}, mean over pairs | {_holds(seen, 0.8)} |")
+    at_70 = [value for arrays in pairs.values() if (value := unseen_at(arrays["curve"], 0.7)) is not None]
+    reach = f"{100 * min(at_70):.1f} to {100 * max(at_70):.1f} on {len(at_70)} pairs" if at_70 else "no pair has 70"
+    held = _verdict(len(at_70) == len(pairs) and float(np.mean(at_70)) >= 0.15)
+    lines.append(f"| at 70 on seen pictures, 15 to 30 on unseen ones | {reach} | {held} |")
+    if len(pairs) > 2:
+        found = spearmanr([float(a["similarity"].mean()) for a in pairs.values()], [a.value for a in accuracy.values()])
+        text = f"ρ = {found.statistic:+.2f}, p = {found.pvalue:.3f}"
+        outcome = "open" if found.pvalue > 0.05 else _verdict(found.statistic > 0)
+        lines.append(f"| pairs are the better the nearer a seen class's word is | {text} | {outcome} |")
+    return [*lines, ""]
+
+
+def _verdict(held: bool) -> str:
+    return "held" if held else "not held"
+
+
+def _holds(found: Interval, claimed: float) -> str:
+    """Whether the interval reaches what is claimed."""
+    return _verdict(found.high >= claimed)
 
 
 def write(found: dict[str, Any], options: Options) -> str:

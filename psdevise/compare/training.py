@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,13 @@ from psdevise.events import Event
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.runtime.inprocess import InProcess
 from psdevise.runtime.job import ClusterOptions, Job
+from psdevise.systems.recipe import Train
 from psdevise.worker.task import Task
 
-CLUSTER = ClusterOptions(host="inprocess", num_workers=2, snapshot_seconds=3600.0)
+CLUSTER = ClusterOptions(host="inprocess", snapshot_seconds=3600.0)
 
 
-def trainer(seed: int) -> Callable[[Callable[[], Task], ProjectionOptions, str], Mapping[str, npt.NDArray[np.float32]]]:
+def trainer(seed: int, workers: int = 2) -> Train:
     """What `Lesson.train` is in a comparison. A cell that was stopped begins anew."""
 
     def train(
@@ -34,7 +36,7 @@ def trainer(seed: int) -> Callable[[Callable[[], Task], ProjectionOptions, str],
             incarnations=store.join(under_way, "incarnations.json"),
             seed=seed,
             phase_number=3,
-            cluster=CLUSTER,
+            cluster=replace(CLUSTER, num_workers=workers),
             downpour=options.downpour,
             optimizer=options.optimizer,
         )

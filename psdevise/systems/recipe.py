@@ -93,6 +93,11 @@ class Lesson:
         """float32 [n, width]."""
         return self._data.values
 
+    @property
+    def labels(self) -> list[tuple[str, ...]]:
+        """Of each picture, as the file has them [n]."""
+        return self._data.labels
+
     @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
         """Each picture's (first) class as an index into `seen` [n]."""
