@@ -272,18 +272,23 @@ def map_at_100(scores: Scores, relevant: Bools, reading: str = "by_class", weigh
     Args:
         relevant: bool [n, m], which picture has which class.
     """
+    own = precision_at_100(scores, relevant, reading)
+    return float((own if weights is None else own * weights).mean())
+
+
+def precision_at_100(scores: Scores, relevant: Bools, reading: str = "by_class") -> Floats:
+    """What `map_at_100` is the mean of: of each class the mean over k = 1 … 100 of P(k, class) [m]."""
     m = scores.shape[1]
-    weights = np.ones(m) if weights is None else weights
     if reading == "by_class":
         order = top_k(np.ascontiguousarray(scores.T), 100)
         found = relevant[order, np.arange(m)[:, None]].cumsum(axis=1)
-        return float(((found / np.arange(1, order.shape[1] + 1)).sum(axis=1) / 100 * weights).mean())
+        return np.asarray((found / np.arange(1, order.shape[1] + 1)).sum(axis=1) / 100, np.float64)
     best = top_k(scores, 100)
     place = best * 100 + np.arange(best.shape[1])
     true = np.take_along_axis(relevant, best, axis=1)
     listed = np.bincount(place.reshape(-1), minlength=m * 100).reshape(m, 100).cumsum(axis=1)
     right = np.bincount(place.reshape(-1), true.reshape(-1), m * 100).reshape(m, 100).cumsum(axis=1)
-    return float(((right / np.maximum(listed, 1)).sum(axis=1) / 100 * weights).mean())
+    return np.asarray((right / np.maximum(listed, 1)).sum(axis=1) / 100, np.float64)
 
 
 def map_ceiling(relevant: Bools, reading: str = "by_class", weights: Floats | None = None) -> float:

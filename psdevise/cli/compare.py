@@ -36,6 +36,7 @@ def compare() -> None:
     \b
     psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100
     psdevise compare cifar10 --vectors runs/words50 --out compare/cifar10
+    psdevise compare labels --out compare/labels
     """
 
 
@@ -184,6 +185,59 @@ def cifar10(
     with _progress() as on_progress:
         found = comparison.run(options, _words(source), on_progress)
     console.print(tables10.write(found, options), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"tables and figures: {out}", soft_wrap=True)
+
+
+@compare.command()
+@DATA
+@OUT
+@SEED
+@click.option(
+    "--k", "ks", multiple=True, type=click.IntRange(1), help="Widths of the label vectors. [default: 32, 64, 128]"
+)
+@click.option("--epochs", default=6, show_default=True, type=click.IntRange(1), help="Passes over the pictures.")
+@click.option("--train-per-class", default=250, show_default=True, type=click.IntRange(2), help="Training pictures.")
+@click.option("--scenes", default=12_000, show_default=True, type=click.IntRange(8), help="Training scenes.")
+@click.option("--bases", default=400, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
+@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
+@click.option("--validation-rows", default=5000, show_default=True, type=click.IntRange(1), help="Last rows of train.")
+def labels(
+    data: str,
+    out: str,
+    seed: int,
+    ks: tuple[int, ...],
+    epochs: int,
+    train_per_class: int,
+    scenes: int,
+    bases: int,
+    patches: int,
+    validation_rows: int,
+) -> None:
+    """Chollet 2016: label vectors from co-occurrence beside logistic regressions, on pictures with many labels.
+
+    \b
+    psdevise compare labels --out compare/labels
+    psdevise compare labels --out smoke --train-per-class 20 --scenes 400 --bases 30 --patches 20000 --epochs 2
+    psdevise compare labels --out wide --k 32 --k 128 --k 256
+    """
+    from psdevise.compare import labels as comparison
+    from psdevise.compare import write_labels
+    from psdevise.models.single_layer import SingleLayerOptions
+
+    options = comparison.Options(
+        data=data,
+        out=out,
+        ks=ks or comparison.Options.ks,
+        epochs=epochs,
+        train_per_class=train_per_class,
+        scenes=scenes,
+        layer=SingleLayerOptions(coding="triangle", bases=bases, patches=patches),
+        validation_rows=validation_rows,
+        seed=seed,
+    )
+    with _progress() as on_progress:
+        found = comparison.run(options, on_progress)
+    console.print(write_labels.write(found, options), highlight=False, markup=False, soft_wrap=True)
     console.print(f"tables and figures: {out}", soft_wrap=True)
 
 
