@@ -74,6 +74,7 @@ class Kernels:
     """Inner products of standardised features: of training pictures [n, n], and of test with training ones [m, n]."""
 
     train: Floats
+    inverse: Floats  # of the training pictures' (`dual.inverse`)
     test: Floats
     train_labels: npt.NDArray[np.int64]
     test_labels: npt.NDArray[np.int64]
@@ -115,17 +116,19 @@ def _cell(pair: tuple[str, str], names: Sequence[str], raw: Floats, kernels: Ker
     kernel, across = kernels.train[np.ix_(rows, rows)], kernels.test[:, rows]
     labels = kernels.train_labels[rows]
     tables = _vector_tables(raw, seen, options)
-    combined = dual.ridge(kernel, np.concatenate([table[labels] for table in tables.values()], axis=1), options.penalty)
+    # A map is linear in its targets, T = Y · table: one regression on the classes serves all tables.
+    classes = dual.ridge(kernels.inverse, rows, np.eye(len(names), dtype=np.float32)[labels])
+    of_train, of_test = kernel @ classes, across @ classes
 
     of_unseen = np.isin(kernels.test_labels, unseen)
     true = kernels.test_labels[of_unseen]
     arrays: Arrays = {}
-    for name, table, part in zip(tables, tables.values(), np.split(combined, len(tables), axis=1), strict=True):
-        mapped = across @ part
+    for name, table in tables.items():
+        mapped = of_test @ table
         best = unseen[squared_distances(mapped[of_unseen], table[unseen]).argmin(axis=1)]
         arrays[f"unseen/{name}"] = (best == true).astype(np.uint8)
         if name == "words":
-            arrays |= _novelty(mapped, kernel @ part, table, kernels, rows, seen, unseen, (kernel, across), options)
+            arrays |= _novelty(mapped, of_train @ table, table, kernels, rows, seen, unseen, (kernel, across), options)
     cosines = unit_vectors(raw, None) @ unit_vectors(raw, None).T
     arrays["similarity"] = cosines[unseen][:, seen].max(axis=1)
     arrays["between"] = cosines[unseen[0], unseen[1]][None]
@@ -218,15 +221,17 @@ def _kernels(options: Options, names: Sequence[str], on_progress: OnProgress) ->
     values = layer.codes(train.pixels, lambda done, of: on_progress(done, of, "features of training pictures"))
     standard = Standard(values)
     values = standard(values)
-    on_progress(0, 2, "inner products")
+    on_progress(0, 3, "inner products")
     own = values @ values.T
-    on_progress(1, 2, "inner products")
+    on_progress(1, 3, "inner products")
+    inverse = dual.inverse(own, options.penalty)
+    on_progress(2, 3, "inner products")
     across = np.empty((test.rows, train.rows), np.float32)
     for start in range(0, test.rows, 500):
         part = test.pick(range(start, min(start + 500, test.rows)))
         across[start : start + part.rows] = standard(layer.codes(part.pixels)) @ values.T
         on_progress(start + part.rows, test.rows, "features of test pictures")
-    return Kernels(own, across, _numbers(train, names), _numbers(test, names))
+    return Kernels(own, inverse, across, _numbers(train, names), _numbers(test, names))
 
 
 def _numbers(pictures: Pictures, names: Sequence[str]) -> npt.NDArray[np.int64]:

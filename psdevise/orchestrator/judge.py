@@ -35,7 +35,7 @@ from psdevise.orchestrator.train import system_vectors, training_mean
 from psdevise.phases.joint import load_devise, unit_vectors
 from psdevise.phases.visual import load_softmax
 from psdevise.systems import Pictures, System
-from psdevise.systems.baselines import on_core, recipe
+from psdevise.systems.baselines import WORDLESS, on_core, recipe
 from psdevise.systems.embedding import BATCH, EmbeddingSystem
 from psdevise.systems.finished import Finished
 from psdevise.systems.recipe import Values, is_own
@@ -105,7 +105,7 @@ class Evaluate:
         found = {}
         for name in ("devise", *self.options.baselines):
             # A user's own system need not compare the labels' vectors.
-            if name not in ("softmax", "wsabie") and not is_own(name):
+            if name not in WORDLESS and not is_own(name):
                 names, matrix = system_vectors(self.options, inputs, name)
                 row = {label: i for i, label in enumerate(names)}
                 found[name] = scores.tie_groups(matrix[[row[c] for c in classes]])

@@ -86,7 +86,7 @@ class RunOptions:
     baselines: tuple[str, ...] = option(
         ("softmax", "random"),
         "systems trained beside DeViSE with the same visual model: softmax, random, l2, wsabie, conse, cosine, socher,"
-        " or module:name of your own",
+        " chollet, logistic, or module:name of your own",
     )
     evaluate: EvaluationOptions = option(EvaluationOptions(), "what is measured")
     cluster: ClusterOptions = option(ClusterOptions(), "workers, shards, resources")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from psdevise.errors import ConfigError
+from psdevise.systems.chollet import Chollet, Logistic
 from psdevise.systems.cosine import CosineSoftmax
 from psdevise.systems.linear import ConSE
 from psdevise.systems.recipe import Recipe, is_own, load_recipe
@@ -18,8 +19,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "conse": ConSE,
     "cosine": CosineSoftmax,
     "socher": Socher,
+    "chollet": Chollet,
+    "logistic": Logistic,
 }
 """Trained on the finished core's outputs."""
+WORDLESS = ("softmax", "wsabie", "chollet", "logistic")
+"""They compare no word vectors."""
 
 
 def recipe(name: str) -> Recipe:

@@ -9,24 +9,47 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import spotri
 from scipy.optimize import minimize
 
+from psdevise.errors import DataError
+
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
-def ridge(kernel: Floats, targets: Floats, penalty: float) -> Floats:
-    """A [n, dim] with M = Aᵀ X = argmin Σ‖M x − t‖² + λ s ‖M‖², s = tr(K) / n the pictures' mean squared norm.
+def inverse(kernel: Floats, penalty: float) -> Floats:
+    """P = (K + λ s I)⁻¹ [n, n], s = tr(K) / n the pictures' mean squared norm, λ > 0.
 
-        A = (K + λ s I)⁻¹ T
-
-    Args:
-        kernel: K, float32 [n, n]; targets: T, float32 [n, dim]: several maps side by side cost one factorisation.
-        penalty: λ > 0.
+    Once for all maps that leave some of the pictures out.
     """
     damped = kernel.copy()
     damped[np.diag_indices(len(kernel))] += np.float32(penalty * np.trace(kernel, dtype=np.float64) / len(kernel))
-    factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(cho_solve(factor, targets, check_finite=False), np.float32)
+    factor, lower = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+    found, failed = spotri(factor, lower=lower, overwrite_c=True)
+    if failed:
+        raise DataError("the inner products are singular", where="ridge regression", mend="a higher penalty")
+    return np.tril(found) + np.tril(found, -1).T
+
+
+def ridge(inverse: Floats, kept: Ints, targets: Floats) -> Floats:
+    """A [len(kept), dim] with M = Aᵀ X = argmin Σ‖M x − t‖² + λ s ‖M‖² over the kept pictures alone.
+
+        A = (K_kk + λ s I)⁻¹ T = P_kk T − P_ko P_oo⁻¹ P_ok T,   o: those left out (block inversion)
+
+    Args:
+        inverse: of all pictures' inner products; kept: rows of it [k]; targets: T, float32 [k, dim].
+    """
+    n = len(inverse)
+    left_out = np.setdiff1d(np.arange(n), kept)
+    padded = np.zeros((n, targets.shape[1]), np.float32)
+    padded[kept] = targets
+    product = inverse @ padded
+    if not len(left_out):
+        return np.asarray(product[kept], np.float32)
+    factor = cho_factor(inverse[np.ix_(left_out, left_out)], lower=True, check_finite=False)
+    solved = cho_solve(factor, product[left_out], check_finite=False)
+    return np.asarray(product[kept] - inverse[np.ix_(kept, left_out)] @ solved, np.float32)
 
 
 def softmax(

@@ -101,7 +101,7 @@ def test_a_pair_is_what_scikit_learns_ridge_makes_of_the_features(data: Path, tm
     for pair, arrays in found["pairs"].items():
         rows = [i for i, label in enumerate(train.labels) if label not in pair]
         targets = unit[[NAMES.index(train.labels[i]) for i in rows]]
-        scale = 0.05 * np.square(values[rows]).sum() / len(rows)
+        scale = 0.05 * np.square(values).sum() / len(values)
         model = Ridge(alpha=scale, fit_intercept=False).fit(values[rows], targets)
         picked = test.of(NAMES).of(pair)
         mapped = model.predict(standard(coded.codes(picked.pixels)).astype(np.float64))

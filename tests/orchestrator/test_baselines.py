@@ -17,7 +17,7 @@ from psdevise.systems.linear import SoftmaxHead, _Linear, _loss
 from tests.world import tiny
 
 OWN = "tests.compare.test_cifar100:Prototypes"
-ALL = ("softmax", "random", "wsabie", "conse", "cosine", "socher", OWN)
+ALL = ("softmax", "random", "wsabie", "conse", "cosine", "socher", "chollet", "logistic", OWN)
 
 
 def test_every_baseline_has_its_rows_in_a_run(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_every_baseline_has_its_rows_in_a_run(tmp_path: Path) -> None:
             == (system, images, images, metric, k)
         )
 
-    for system in ("wsabie", "prototypes", "softmax"):
+    for system in ("wsabie", "prototypes", "softmax", "chollet", "logistic"):
         assert value(system, "unseen") is None, f"{system} names no unseen class"
     for system in ("conse", "cosine", "socher"):
         assert value(system, "unseen") is not None

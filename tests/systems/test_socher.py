@@ -65,13 +65,24 @@ def test_dual_ridge_is_the_primal_one() -> None:
     rng = np.random.default_rng(2)
     values, targets = rng.standard_normal((30, 80)).astype(np.float32), rng.standard_normal((30, 5)).astype(np.float32)
     kernel = values @ values.T
-    found = (dual.ridge(kernel, targets, 0.2).T @ values).astype(np.float64)
+    every = np.arange(30)
+    found = (dual.ridge(dual.inverse(kernel, 0.2), every, targets).T @ values).astype(np.float64)
     penalty = 0.2 * np.square(values.astype(np.float64)).sum() / 30
     wanted = np.linalg.solve(values.T.astype(np.float64) @ values + penalty * np.eye(80), values.T @ targets).T
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-5)
     square = values[:, :30]  # as many features as pictures: both forms have the same unit of λ
-    same = dual.ridge(square @ square.T, targets, 0.2).T @ square
+    same = dual.ridge(dual.inverse(square @ square.T, 0.2), every, targets).T @ square
     np.testing.assert_allclose(same, ridge(square, targets, 0.2), rtol=5e-3, atol=1e-4)
+
+
+def test_dual_ridge_without_some_pictures_is_that_of_the_others() -> None:
+    rng = np.random.default_rng(5)
+    values, targets = rng.standard_normal((40, 90)).astype(np.float32), rng.standard_normal((40, 3)).astype(np.float32)
+    kernel = values @ values.T
+    kept = np.sort(rng.permutation(40)[:29])
+    found = dual.ridge(dual.inverse(kernel, 0.1), kept, targets[kept])
+    damped = kernel[np.ix_(kept, kept)].astype(np.float64) + 0.1 * np.trace(kernel) / 40 * np.eye(29)
+    np.testing.assert_allclose(found, np.linalg.solve(damped, targets[kept]), rtol=1e-3, atol=1e-6)
 
 
 def test_dual_softmax_is_scikit_learns() -> None:
