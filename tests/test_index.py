@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise.errors import DataError, LabelError, StoreError
-from psdevise.index import Index
+from psdevise.index import Index, IndexOptions, Method
 from psdevise.labels import vectors as label_vectors
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,81 @@ def test_equal_scores_stand_in_row_order(n: int, q: int, k: int, seed: int) -> N
     expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_array_equal(scores, np.take_along_axis(queries @ vectors.T, expected, axis=1))
+
+
+def clustered(n: int, dim: int = 16, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Unit rows around a few centres."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((12, dim))[rng.integers(0, 12, n)] + 0.4 * rng.standard_normal((n, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["exact", "flat", "scan", "ivf"]), st.integers(0, 2**31), st.data())
+def test_labels_come_and_go_in_any_order(method: Method, seed: int, data: st.DataObject) -> None:
+    """Against a dictionary that is searched by sorting; inverted lists that look at all their cells are exact too."""
+    pool = clustered(60, 8, seed)
+    index = Index([str(i) for i in range(20)], pool[:20], IndexOptions(method, cells=3, probes=3))
+    there, new = set(range(20)), 20
+    for step in data.draw(st.lists(st.sampled_from(["add", "remove", "build"]), max_size=8)):
+        if step == "add":
+            many = data.draw(st.integers(1, 5))
+            index.add([str(i) for i in range(new, new + many)], pool[new : new + many])
+            there.update(range(new, new + many))
+            new += many
+        elif step == "remove" and len(there) > 3:
+            gone = data.draw(st.lists(st.sampled_from(sorted(there)), min_size=1, max_size=3, unique=True))
+            index.remove([str(i) for i in gone])
+            there.difference_update(gone)
+        else:
+            index.build()
+            assert sorted(map(int, index.names)) == sorted(there)
+    query = clustered(1, 8, seed + 1)
+    left = sorted(there)
+    best = sorted(left, key=lambda i: -float(pool[i] @ query[0]))[:5]
+    found = index.nearest(query, 5)[0]
+    assert len(index) == len(there)
+    assert [score for _, score in found] == pytest.approx([float(pool[i] @ query[0]) for i in best], abs=1e-5)
+    assert {name for name, _ in index.nearest(query, 99)[0]} == set(map(str, left))
+
+
+@pytest.mark.parametrize(
+    ("method", "dims", "recall"),
+    [("scan", 12, 0.99), ("hnsw", 0, 0.98), ("hnsw", 12, 0.98), ("ivf", 12, 0.8), ("lsh", 0, 0.7)],
+)
+def test_approximate_search_finds_most_and_scores_what_it_finds_exactly(
+    method: Method, dims: int, recall: float
+) -> None:
+    vectors, queries = clustered(3000), clustered(50, seed=1)
+    names = [str(i) for i in range(3000)]
+    index = Index(names[:2000], vectors[:2000], IndexOptions(method, dims, compare=10, search_width=200, bits=256))
+    index.add(names[2000:], vectors[2000:])
+    index.remove(gone := names[::10])
+    scores, rows = index.search(queries, 20)
+    products = queries @ vectors.T
+    products[:, ::10] = -np.inf
+    true = np.argsort(-products, axis=1)[:, :20]
+    shared = sum(len(set(a) & set(b)) for a, b in zip(rows.tolist(), true.tolist(), strict=True))
+    assert shared >= recall * true.size
+    assert not set(gone) & {names[r] for r in rows.reshape(-1)}
+    np.testing.assert_allclose(scores, np.take_along_axis(products, rows, axis=1), atol=1e-5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_a_change_that_is_refused_changes_nothing() -> None:
+    index = Index(["a", "b"], np.eye(2, dtype=np.float32))
+    for act, problem in (
+        (lambda: index.add(["c", "b"], np.ones((2, 2), np.float32)), "'b' is in the index twice"),
+        (lambda: index.add(["c"], np.ones((1, 3), np.float32)), "needs .n, 2"),
+        (lambda: index.remove(["a", "c"]), "'c' is not in the index"),
+        (lambda: index.remove(["b", "a"]), "no label would be left"),
+    ):
+        with pytest.raises(LabelError, match=problem):
+            act()
+    assert (index.names, len(index)) == (("a", "b"), 2)
+    index.remove(["a"])
+    index.add(["a"], np.full((1, 2), 3, np.float32))
+    assert index.nearest(np.eye(2, dtype=np.float32)[:1], 5) == [[("a", 3.0), ("b", 0.0)]]
 
 
 def test_an_index_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, str] = {
     "straggler": "one slow worker of four: time to a loss, beside three workers and synchronous training",
     "memory": "bytes per parameter of server, worker and driver; growth over 20,000 steps",
     "converge": "held-out loss on real pictures (--images) beside one process, W = 1, 2, 4",
+    "index": "nearest of 21,841 and 155,000 labels, exact and through faiss; with --full of 1 million",
     "words": "skip-gram beside gensim: words per second and, with --full, quality",
     "word_sizes": "skip-gram by size of the vectors: speed and quality",
     "metrics": "CPU of a scrape, its share of a step, throughput with and without scraping",
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, str] = {
 @click.option("--json", "json_path", metavar="FILE", help="Write the rows as a JSON array of objects.")
 @click.option("--full", is_flag=True, help="The long form: more cases and more systems.")
 @click.option("--images", metavar="PARQUET", help="Real pictures, for the benchmarks that learn from them.")
-@click.option("--text", metavar="FILE", help="Real text, for the benchmarks that learn from it.")
+@click.option("--text", metavar="FILE", help="Real text, or for index word vectors trained on it.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 def bench(name: str, json_path: str | None, full: bool, images: str | None, text: str | None, seed: int) -> None:
     """Measure NAME, each system beside the others in paired rounds, and show medians with their intervals.
