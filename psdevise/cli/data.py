@@ -30,12 +30,14 @@ def data() -> None:
 def images(source: str, out: str, **options: object) -> None:
     """Convert SOURCE to a folder OUT of Parquet parts in an order shuffled over the whole set.
 
-    SOURCE is a folder of class folders, CIFAR's binary archive, a CSV, JSON-lines or Parquet table of image
+    SOURCE is a folder of class folders, of class tars (n01440764.tar), or such a folder as one tar, as ImageNet comes;
+    CIFAR's binary archive; a CSV, JSON-lines or Parquet table of image
     paths and labels, or Parquet with encoded images. Broken pictures are skipped and listed in
     OUT/manifest.json.
 
     \b
     psdevise data images photos/ photos.parquet.d
+    psdevise data images ILSVRC2012_img_train.tar imagenet/train --resize 256 --part-rows 100000
     psdevise data images cifar-100-binary.tar.gz cifar100/test --part test
     psdevise data images pictures.csv out/ --image path --labels label --resize 256
     """

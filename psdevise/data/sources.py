@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder per class, CIFAR's binary archives, a table of paths, or Parquet.
+"""Where pictures come from: a folder or a tar per class, CIFAR's binary archives, a table of paths, or Parquet.
 
 Every source yields rows (id, encoded bytes, labels) in an order of its own, which is the same each time.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from psdevise import store
+from psdevise.data.archives import members, read_inside
 from psdevise.data.pictures import Columns, PictureTable
 from psdevise.errors import DataError
 
@@ -45,8 +48,9 @@ class Source:
 def open_source(path: str, columns: Columns | None = None, part: str = "train", names: str | None = None) -> Source:
     """
     Args:
-        path: a folder per class; a `.tar.gz` or folder of CIFAR's `.bin` files; `.csv`, `.jsonl` or
-            `.parquet` of image paths and labels; Parquet with encoded images.
+        path: a folder per class; the same in a `.tar`, or a `.tar` per class in a folder or a `.tar`; a `.tar.gz` or
+            folder of CIFAR's `.bin` files; `.csv`, `.jsonl` or `.parquet` of image paths and labels; Parquet with
+            encoded images.
         part: train or test, of CIFAR's archives.
         names: CIFAR: file of class names, one a line, where the archive has none.
 
@@ -54,6 +58,8 @@ def open_source(path: str, columns: Columns | None = None, part: str = "train", 
         DataError: nothing usable there; CIFAR's Python archives, which are pickles.
     """
     lower = path.lower()
+    if _holds_pictures(path):
+        return _archives(path)
     if lower.endswith((".tar.gz", ".tgz", ".tar")) or any(n.endswith(".bin") for n in _names(path)):
         return _cifar(path, part, names)
     if any(n.startswith("data_batch_") or n in ("train", "meta", "batches.meta") for n in _names(path)):
@@ -67,6 +73,31 @@ def open_source(path: str, columns: Columns | None = None, part: str = "train", 
 
 def _names(path: str) -> list[str]:
     return store.listing(path) if "." not in path.rsplit("/", 1)[-1] else []
+
+
+def _holds_pictures(path: str) -> bool:
+    """Whether this is a tar of pictures, or a folder of tars. CIFAR's archives hold a few `.bin` files instead."""
+    if not path.lower().endswith(".tar"):
+        return any(name.lower().endswith(".tar") for name in _names(path))
+    try:
+        with store.open_read(path) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+            return any(
+                m.isfile() and m.name.lower().endswith((*SUFFIXES, ".tar")) for m in itertools.islice(archive, 100)
+            )
+    except (tarfile.TarError, EOFError) as e:
+        raise DataError(f"not a whole archive: {e}", where=path, mend="fetch it again") from e
+
+
+def _archives(path: str) -> Source:
+    found = members(path, SUFFIXES)
+    if not found:
+        raise DataError("no pictures in these archives", where=path, mend="expected CLASS.tar, or CLASS/picture.jpg")
+
+    def read(start: int, stop: int) -> Iterator[Row]:
+        for member in found[start:stop]:
+            yield Row(member.id, member.read, (member.label,))
+
+    return Source(len(found), read, "archives")
 
 
 def _folders(path: str) -> Source:
@@ -105,8 +136,8 @@ def _parquet(path: str, columns: Columns) -> Source:
 
 
 def _table(path: str, columns: Columns) -> Source:
-    """A table with a column of image paths (relative to the table) and one of labels: a list, or names
-    separated by `|`."""
+    """A table with a column of image paths (relative to the table; ARCHIVE.tar/NAME lies in a tar) and one of labels: a
+    list, or names separated by `|`."""
     rows = _table_rows(path)
     if not rows:
         raise DataError("an empty table", where=path)
@@ -123,7 +154,8 @@ def _table(path: str, columns: Columns) -> Source:
             labels = row.get(columns.labels, row.get("label"))
             split = labels if isinstance(labels, list) else str(labels or "").split("|")
             id = str(row.get(columns.id, name))
-            yield Row(id, lambda file=file: store.read_bytes(file), tuple(str(v) for v in split if v))  # type: ignore[misc]
+            read_picture = read_inside if ".tar/" in file else store.read_bytes
+            yield Row(id, partial(read_picture, file), tuple(str(v) for v in split if v))
 
     return Source(len(rows), read, "table")
 
