@@ -1,4 +1,4 @@
-"""`psdevise labels`: candidate sets for zero-shot tests."""
+"""`psdevise labels`: candidate sets for zero-shot tests, and WordNet as tables."""
 
 from __future__ import annotations
 
@@ -59,3 +59,27 @@ def check(unseen: str, trained: tuple[str, ...]) -> None:
     for path in trained:
         Split(unseen, (), tuple(candidates)).check_unseen(read_lines(path))
     console.print(f"none of {len(candidates):,} classes was trained on", highlight=False)
+
+
+@labels.command()
+@click.argument("database", type=click.Path(exists=True))
+@click.option("--out", required=True, metavar="FOLDER", help="Where synsets.tsv and is_a.tsv are written.")
+@click.option("--only", metavar="FILE", help="Table of wnids: only these, and all that they descend from.")
+def wordnet(database: str, out: str, only: str | None) -> None:
+    """Write WordNet's nouns as tables of labels and of is-a edges, from the folder of its own DATABASE (data.noun).
+
+    \b
+    psdevise labels wordnet /usr/share/wordnet --out wordnet
+    psdevise labels wordnet /usr/share/wordnet --out mine --only my_synsets.tsv
+    """
+    from psdevise.labels.space import read_tsv
+    from psdevise.labels.wordnet import WordNet
+    from psdevise.store import join, write_text
+
+    found = WordNet.read(database)
+    if only is not None:
+        found = found.above([row["wnid"] for row in read_tsv(only, ("wnid",))])
+    synsets = [f"{wnid}\t{', '.join(terms)}\t{found.glosses[wnid]}" for wnid, terms in found.terms.items()]
+    write_text(join(out, "synsets.tsv"), "\n".join(["wnid\tterms\tgloss", *synsets]) + "\n")
+    write_text(join(out, "is_a.tsv"), "\n".join(["child\tparent\trelation", *map("\t".join, found.edges)]) + "\n")
+    console.print(f"{len(found.terms):,} synsets, {len(found.edges):,} edges in {out}", highlight=False)

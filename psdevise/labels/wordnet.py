@@ -6,7 +6,7 @@ pointers, as many quadruples of symbol, offset, type and number, a bar, the glos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psdevise import store
@@ -62,3 +62,26 @@ class WordNet:
         if unknown is not None:
             raise LabelError(f"{unknown[0]} has the parent {unknown[1]}, which is not here", where=path)
         return WordNet(terms, glosses, tuple(edges))
+
+    def above(self, wnids: Sequence[str]) -> WordNet:
+        """Only these synsets and all that they descend from.
+
+        Raises:
+            LabelError: one of them is not in WordNet.
+        """
+        unknown = [wnid for wnid in wnids if wnid not in self.terms]
+        if unknown:
+            raise LabelError(f"{len(unknown)} wnids are not in WordNet: {', '.join(unknown[:5])}", where="wordnet")
+        parents: dict[str, list[str]] = {}
+        for child, parent, _ in self.edges:
+            parents.setdefault(child, []).append(parent)
+        kept, waiting = set(wnids), list(wnids)
+        while waiting:
+            further = [p for p in parents.get(waiting.pop(), ()) if p not in kept]
+            kept.update(further)
+            waiting += further
+        return WordNet(
+            {wnid: terms for wnid, terms in self.terms.items() if wnid in kept},
+            {wnid: gloss for wnid, gloss in self.glosses.items() if wnid in kept},
+            tuple(edge for edge in self.edges if edge[0] in kept),
+        )

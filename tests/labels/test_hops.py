@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from psdevise.cli.main import exit_code
 from psdevise.cli.main import psdevise as command
 from psdevise.errors import LabelError
+from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.hops import Hops, Lists, published, readings
+from psdevise.labels.space import LabelSpace
 from psdevise.labels.wordnet import WordNet
 
 #        root
@@ -114,6 +116,15 @@ def test_wordnets_own_files(tmp_path: Path) -> None:
     assert (len(found.terms["n00000003"]), found.terms["n00000003"][-1]) == (10, "J K")
     assert found.edges == (("n00000002", "n00000001", "hypernym"), ("n00000003", "n00000002", "instance"))
     assert found.glosses["n00000001"] == "that which is"
+    out = tmp_path / "out"
+    assert exit_code(["labels", "wordnet", str(tmp_path), "--out", str(out)]) == 0
+    assert LabelSpace.read(str(out / "synsets.tsv")).terms["n00000002"] == ("big bird", "fowl")
+    assert "n00000003" in Hierarchy.read(str(out / "is_a.tsv"))
+    (tmp_path / "only.tsv").write_text("wnid\nn00000002\n")
+    assert exit_code(["labels", "wordnet", str(tmp_path), "--out", str(out), "--only", str(tmp_path / "only.tsv")]) == 0
+    assert LabelSpace.read(str(out / "synsets.tsv")).names == ("n00000001", "n00000002")
+    with pytest.raises(LabelError, match="not in WordNet: n9"):
+        found.above(["n9"])
     (tmp_path / "data.noun").write_text(EXCERPT.replace("001 @i 00000002", "001 @i 00000007"))
     with pytest.raises(LabelError, match="parent n00000007"):
         WordNet.read(str(tmp_path))
