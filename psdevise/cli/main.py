@@ -23,6 +23,7 @@ VERBS = {
     "data": ("psdevise.cli.data", "data", "Prepare pictures or text as Parquet."),
     "evaluate": ("psdevise.cli.evaluate", "evaluate", "Show a run's results, or evaluate it anew."),
     "predict": ("psdevise.cli.predict", "predict", "Name pictures with any list of terms."),
+    "search": ("psdevise.cli.search", "search", "Find the pictures nearest to any terms."),
     "neighbors": ("psdevise.cli.neighbors", "neighbors", "Show the terms nearest to a term."),
     "top": ("psdevise.cli.top", "top", "Show a running job's workers and shards, live."),
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),

@@ -20,13 +20,14 @@ from psdevise.evaluation.result import Images, Result
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.split import Split
-from psdevise.systems import Scores, System
+from psdevise.systems import Named, Scores, System
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     hit_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hit@k")
     hp_k: tuple[int, ...] = option((1, 2, 5, 10, 20), "k of hierarchical precision")
+    precision_k: int = option(20, "k of precision@k: of an unseen class's nearest pictures, how many are of it", low=1)
     crops: Literal[1, 10] = option(
         1, "1: the picture alone; 10: scores averaged over centre, corners and their mirror images (footnote 6)"
     )
@@ -76,7 +77,7 @@ class Setting:
 
     def row(
         self,
-        system: System,
+        system: Named,
         pairing: Pairing | None,
         metric: str,
         k: int | None,
@@ -127,7 +128,7 @@ def chosen(scored: Scored, system: str, setting: Setting, pairing: Pairing) -> S
     return scores.level(matrix, setting.tie_groups(system, pairing))
 
 
-def figures(measured: Measured, pairing: Pairing, system: System, setting: Setting) -> list[Result]:
+def figures(measured: Measured, pairing: Pairing, system: Named, setting: Setting) -> list[Result]:
     """hit@k, the class mean of hit@1 and hp@k of one system on one pairing."""
     n, m = len(pairing.rows), len(pairing.columns)
     groups, true = setting.tie_groups(system.name, pairing), pairing.true

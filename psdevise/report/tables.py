@@ -15,13 +15,15 @@ TITLES = {
     ("unseen", "unseen"): "Unseen pictures among unseen classes (DeViSE-0)",
     ("unseen", "seen+unseen"): "Unseen pictures among all classes (DeViSE+1K)",
     ("seen", "seen+unseen"): "Seen pictures among all classes",
+    ("seen+unseen", "unseen"): "Pictures nearest to each unseen class, among all",
     ("seen+unseen", "seen+unseen"): "Generalised: hit@1 on seen and on unseen pictures among all classes",
 }
-PER_CENT = ("hit", "class_mean_hit", "harmonic", "harmonic_calibrated")  # others are printed as shares
+PER_CENT = ("hit", "class_mean_hit", "precision", "harmonic", "harmonic_calibrated")  # others are printed as shares
 HEADINGS = {
     "class_mean_hit": "class mean",
     "harmonic": "harmonic mean",
     "harmonic_calibrated": "harmonic, calibrated",
+    "precision": "mean precision",
     "ausuc": "area under S–U curve",
 }
 

@@ -15,12 +15,17 @@ Pictures = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 
 
-class System(Protocol):
+class Named(Protocol):
     """`name` is one of DESIGN.md's system names, or the user's own."""
 
-    name: str
-    variant: str
+    @property
+    def name(self) -> str: ...
 
+    @property
+    def variant(self) -> str: ...
+
+
+class System(Named, Protocol):
     def score(self, pictures: Pictures, labels: Sequence[str]) -> Scores:
         """uint8 [n, size, size, 3] → float32 [n, len(labels)], higher is better; −inf for a label that
         the system cannot name."""
