@@ -21,7 +21,7 @@ from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.vectors import WordVectors
 
-How = Literal["exact phrase", "first term", "synonym", "mean of words", "graph neighbours"]
+How = Literal["exact phrase", "first term", "synonym", "mean of terms", "mean of words", "graph neighbours"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class ResolveOptions:
         "words",
         "for a label without a term of its own in the vocabulary: stop the run, take the mean of its words,"
         " or else the mean of its neighbours in the is-a graph",
+    )
+    terms: Literal["first", "mean", "sample"] = option(
+        "first",
+        "of a label with several terms: the first that has a vector; the mean of all; or sample: training draws one for"
+        " each batch, and a label's score is its best term's",
     )
     min_count: int = option(1, "occurrences from which on a term is trusted with a label", low=1)
 
@@ -64,7 +69,7 @@ def resolve(
     """
     found: dict[str, Found] = {}
     for name in space.names:
-        own = _own_term(name, space, vectors, options, cut)
+        own = (_mean_of_terms if options.terms == "mean" else _own_term)(name, space, vectors, options, cut)
         if own is None and options.fallback != "stop":
             own = _mean_of_words(name, space, vectors, options, cut)
         if own is not None:
@@ -82,6 +87,23 @@ def resolve(
             mend="add a synonym to labels.table, text that mentions them, or set labels.resolve.fallback",
         )
     return np.stack([found[n][0] for n in space.names]), [found[n][1] for n in space.names]
+
+
+def all_terms(
+    space: LabelSpace,
+    vectors: WordVectors,
+    options: ResolveOptions,
+    resolved: npt.NDArray[np.float32],
+    cut: Callable[[str], str] = str.lower,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Vectors float32 [terms, dim] of every label's terms, and each one's label as an index into `space.names`. A label
+    without a term of its own has the one vector that it was `resolved` to [labels, dim]."""
+    rows, owner = [], []
+    for i, name in enumerate(space.names):
+        terms = _usable_terms(name, space, vectors, options, cut)
+        rows += [vectors.vector(term) for term in terms] or [resolved[i]]
+        owner += [i] * max(len(terms), 1)
+    return np.stack(rows), np.array(owner, np.int64)
 
 
 def summary(rows: list[Resolution]) -> dict[str, int]:
@@ -115,6 +137,27 @@ def _own_term(
             how: How = "exact phrase" if phrase == name else "first term" if phrase == listed[0] else "synonym"
             return vectors.vector(term), Resolution(name, how, term, vectors.count(term))
     return None
+
+
+def _usable_terms(
+    name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
+) -> list[str]:
+    terms = dict.fromkeys(cut(phrase) for phrase in space.terms[name])
+    return [term for term in terms if _usable(term, vectors, options)]
+
+
+def _mean_of_terms(
+    name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
+) -> Found | None:
+    """The mean of the unit vectors of all its terms; of a single one, that as it is."""
+    terms = _usable_terms(name, space, vectors, options, cut)
+    if len(terms) < 2:
+        return _own_term(name, space, vectors, options, cut)
+    rows = np.stack([vectors.vector(term) for term in terms])
+    mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0).astype(np.float32)
+    if not mean.any():
+        return None
+    return mean, Resolution(name, "mean of terms", " + ".join(terms), min(map(vectors.count, terms)))
 
 
 def _mean_of_words(

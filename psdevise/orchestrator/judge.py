@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_safetensors
 
 from psdevise import scores, store
 from psdevise.data.pictures import PictureTable, decode
-from psdevise.evaluation import evaluate, result
+from psdevise.evaluation import evaluate, result, retrieval
 from psdevise.evaluation.evaluate import Scored, Setting
 from psdevise.evaluation.pictures import score_all
 from psdevise.labels import vectors as word_vectors
@@ -31,7 +31,7 @@ from psdevise.orchestrator.prepare import (
     progress,
     split_of,
 )
-from psdevise.orchestrator.train import system_vectors, training_mean
+from psdevise.orchestrator.targets import system_groups, system_terms, training_mean
 from psdevise.phases.joint import load_devise, unit_vectors
 from psdevise.phases.visual import load_softmax
 from psdevise.systems import Pictures, System
@@ -90,9 +90,11 @@ class Evaluate:
             self._biases(inputs, systems),
             self._tie_groups(inputs, classes),
         )
-        found = evaluate.results(scored, systems, setting)
+        found = [*evaluate.results(scored, systems, setting), *retrieval.results(scored, systems, setting)]
         store.write_json(store.join(folder, "results.json"), result.plain(found))
         store.write_json(store.join(folder, "comparisons.json"), evaluate.comparisons(scored, systems, setting))
+        each = {s.name: [p._asdict() for p in retrieval.of_unseen(scored, s.name, setting)] for s in systems}
+        store.write_json(store.join(folder, "retrieval.json"), each)
         store.write_json(store.join(folder, "curve.json"), evaluate.curves(scored, systems, setting))
         store.write_bytes(store.join(folder, "doctor.json"), store.read_bytes(inputs["labels"].path("doctor.json")))
         self._sheet(folder, test, scored, rows, setting)
@@ -106,9 +108,7 @@ class Evaluate:
         for name in ("devise", *self.options.baselines):
             # A user's own system need not compare the labels' vectors.
             if name not in WORDLESS and not is_own(name):
-                names, matrix = system_vectors(self.options, inputs, name)
-                row = {label: i for i, label in enumerate(names)}
-                found[name] = scores.tie_groups(matrix[[row[c] for c in classes]])
+                found[name] = system_groups(self.options, inputs, name, classes)
         return found
 
     def _systems(self, inputs: Inputs) -> list[System]:
@@ -123,9 +123,8 @@ class Evaluate:
             if name in on_core(self.options.baselines):
                 systems.append(self._on_core(name, inputs, outputs))
                 continue
-            names, matrix = system_vectors(self.options, inputs, name)
             devise = load_devise(inputs[f"joint-{name}"].path("model.safetensors"), core)
-            systems.append(EmbeddingSystem(name, devise, core, dict(zip(names, matrix, strict=True))))
+            systems.append(EmbeddingSystem(name, devise, core, system_terms(self.options, inputs, name)))
         return systems
 
     def _on_core(self, name: str, inputs: Inputs, outputs: _CoreOutputs) -> Finished:

@@ -16,7 +16,8 @@ from psdevise import store
 from psdevise.errors import ConfigError
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
-from psdevise.orchestrator.train import NUMBERS, fit, system_vectors
+from psdevise.orchestrator.targets import system_vectors
+from psdevise.orchestrator.train import NUMBERS, fit
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.systems import baselines
 from psdevise.systems.recipe import Known, Learned, Lesson

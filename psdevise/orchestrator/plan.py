@@ -96,11 +96,12 @@ def plan(options: RunOptions) -> list[Phase]:
             "pictures",
         )
     )
+    lexicon = ("language", *(() if foreign else ("vocabulary",))) if options.joint.false_terms == "lexicon" else ()
     for system in joint_systems(options):
         phases.append(
             Phase(
                 f"joint-{system}",
-                ("images", "visual", "features", "labels"),
+                ("images", "visual", "features", "labels", *lexicon, *(source if lexicon else ())),
                 lambda system=system: of(options.joint, system),  # type: ignore[misc]
                 train.Joint(options, system),
             )

@@ -18,11 +18,12 @@ from psdevise.errors import DataError, Interrupted, LabelError
 from psdevise.events import Notice, Progress
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.resolve import resolve, summary
+from psdevise.labels.resolve import all_terms, resolve, summary
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.split import Split, read_lines, read_names, read_split
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
+from psdevise.phases.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class Labels:
         table = word_vectors.WordVectors(space.names, matrix)
         store.write_json(store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)})
         word_vectors.save_parquet(table, store.join(folder, "labels.parquet"))
+        if self.options.labels.resolve.terms == "sample":
+            every, owner = all_terms(space, terms, self.options.labels.resolve, matrix, cut)
+            Targets(every, owner).write(store.join(folder, "terms.safetensors"))
         return {"summary": summary(rows), "dim": int(matrix.shape[1])}
 
 

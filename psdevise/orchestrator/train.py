@@ -20,7 +20,8 @@ from psdevise.events import Notice, Validated
 from psdevise.labels import vectors as word_vectors
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
-from psdevise.orchestrator.prepare import label_vectors, progress
+from psdevise.orchestrator.prepare import progress
+from psdevise.orchestrator.targets import system_targets, system_vectors
 from psdevise.phases import features as features_phase
 from psdevise.phases import joint as joint_phase
 from psdevise.phases import language as language_phase
@@ -112,13 +113,12 @@ class Joint:
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
         options = self._options()
         source = picture_source(inputs)
-        vectors = self._vectors(inputs, source.classes)
-        vectors_path = store.join(folder, "targets.safetensors")
-        joint_phase.write_vectors(vectors_path, vectors)
+        targets_path = store.join(folder, "targets.safetensors")
+        system_targets(self.options, inputs, self.system, source.classes).write(targets_path)
         features = inputs["features"].path("train.parquet")
         name = f"joint-{self.system}"
 
-        build = joint_phase.BuildProjection(features, source.classes, vectors_path, options)
+        build = joint_phase.BuildProjection(features, source.classes, targets_path, options)
         start = build().initial()
         projected = dict(start)
         if options.projection.epochs:
@@ -142,7 +142,7 @@ class Joint:
         path = store.join(folder, "model.safetensors")
         if options.fine_tuning.epochs and not self.options.visual.core.frozen:
             tuning = options.fine_tuning
-            tune = joint_phase.BuildFineTuning(source, first, vectors_path, self.options.visual.core, options)
+            tune = joint_phase.BuildFineTuning(source, first, targets_path, self.options.visual.core, options)
             done = fit(
                 self.options,
                 context,
@@ -156,6 +156,9 @@ class Joint:
             store.write_bytes(path, save_safetensors({**core, **projected, **done.parameters}))
         else:
             store.write_bytes(path, store.read_bytes(first))
+        names, matrix = system_vectors(self.options, inputs, self.system)
+        row = {name: i for i, name in enumerate(names)}
+        vectors = matrix[[row[c] for c in source.classes]]
         about = {"dim": int(vectors.shape[1]), "trained_on": list(source.classes)}
         return about | self._validate(context, name, features, projected, vectors, source)
 
@@ -163,10 +166,6 @@ class Joint:
         from dataclasses import replace
 
         return replace(self.options.joint, loss="l2") if self.system == "l2" else self.options.joint
-
-    def _vectors(self, inputs: Inputs, classes: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Unit vectors of the training labels, in class order."""
-        return system_vectors(self.options, inputs, self.system)[1][[*_positions(inputs, classes)]]
 
     def _validate(
         self,
@@ -233,33 +232,6 @@ def _logs(folder: str) -> str:
 def picture_source(inputs: Inputs) -> PictureSource:
     figures = inputs["images"].figures
     return PictureSource(inputs["images"].path("train"), Columns(), tuple(figures["seen"]), figures["validation_from"])
-
-
-def system_vectors(
-    options: RunOptions, inputs: Inputs, system: str
-) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.float32]]]:
-    """The classes and their unit vectors, as one system uses them [classes, dim]."""
-    names, matrix = label_vectors(inputs)
-    if system == "random":
-        return names, joint_phase.random_vectors(len(names), matrix.shape[1], options.seed)
-    mean = None
-    if options.joint.centre:
-        mean = training_mean(inputs, names, matrix)
-    return names, joint_phase.unit_vectors(matrix, mean)
-
-
-def training_mean(
-    inputs: Inputs, names: tuple[str, ...], matrix: np.ndarray[Any, np.dtype[np.float32]]
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The mean of the training labels' vectors: what `joint.centre` takes from every candidate."""
-    seen = set(inputs["images"].figures["seen"])
-    return np.asarray(matrix[[i for i, n in enumerate(names) if n in seen]].mean(axis=0), np.float32)
-
-
-def _positions(inputs: Inputs, classes: tuple[str, ...]) -> list[int]:
-    names = inputs["images"].figures["classes"]
-    index = {n: i for i, n in enumerate(names)}
-    return [index[c] for c in classes]
 
 
 def _softmax_hits(module: Any, held_out: feature_table.Features, classes: tuple[str, ...]) -> Any:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import save as save_safetensors
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from psdevise.models.core import CoreOptions
 from psdevise.models.devise import DeViSE
 from psdevise.models.losses import hinge_rank, squared_distance
 from psdevise.phases.pictures import PictureSource, true_mask
+from psdevise.phases.targets import Targets, widen
 from psdevise.phases.visual import build_without_weights
 from psdevise.server.layout import Group
 from psdevise.server.ledger import cut
@@ -66,6 +66,9 @@ class JointOptions:
         "hinge",
         "hinge: cut at the first violation in random order; hinge_sum: the whole sum; l2: squared distance",
     )
+    false_terms: Literal["labels", "lexicon"] = option(
+        "labels", "false terms: the other training labels, or with them every term of the lexicon"
+    )
     margin: float = option(0.1, "margin of the hinge", low=0.0)
     normalise: bool = option(False, "make the projected picture a unit vector in the loss (the paper does not)")
     centre: bool = option(True, "subtract the mean of the training labels' vectors before they are made unit")
@@ -91,22 +94,22 @@ class BuildProjection:
 
     Args:
         features: the core's outputs; pictures kept back for validation are not among them.
-        vectors: file of the training labels' unit vectors [classes, dim].
+        targets: file of the training labels' terms (`Targets`).
     """
 
     features: str
     classes: tuple[str, ...]
-    vectors: str
+    targets: str
     options: JointOptions
 
     def __call__(self) -> ModuleTask:
         data = features.read(self.features, keep=self.classes)
-        vectors = read_vectors(self.vectors)
+        targets = Targets.read(self.targets)
         options = self.options.projection
-        module = DeViSE(nn.Identity(), data.dim, vectors.shape[1], self.options.normalise)
+        module = DeViSE(nn.Identity(), data.dim, targets.dim, self.options.normalise)
         return ModuleTask(
             module,
-            partial(joint_loss, vectors=vectors, options=self.options),
+            partial(joint_loss, targets=targets, options=self.options),
             FeatureReader(data, self.classes, options.batch).read,
             cut(data.rows, options.slices),
             options.epochs,
@@ -121,18 +124,18 @@ class BuildFineTuning:
 
     pictures: PictureSource
     start: str
-    vectors: str
+    targets: str
     core: CoreOptions
     options: JointOptions
 
     def __call__(self) -> ModuleTask:
         options = self.options.fine_tuning
         module = load_devise(self.start, self.core, self.options.normalise)
-        vectors = read_vectors(self.vectors)
+        targets = Targets.read(self.targets)
         feed = self.pictures.feed(self.core, options.feed)
         return ModuleTask(
             module,
-            partial(joint_loss, vectors=vectors, options=self.options),
+            partial(joint_loss, targets=targets, options=self.options),
             feed.read,
             cut(feed.rows, options.slices),
             options.epochs,
@@ -147,12 +150,13 @@ class BuildFineTuning:
 
 
 def joint_loss(
-    module: nn.Module, batch: Any, rng: np.random.Generator, vectors: Tensor, options: JointOptions
+    module: nn.Module, batch: Any, rng: np.random.Generator, targets: Targets, options: JointOptions
 ) -> tuple[Tensor, Figures]:
     """The mean joint loss of a batch (pictures or features [B, …], true [B, classes])."""
     inputs, true = batch
     projected = module(inputs)
-    vectors = vectors.to(projected.device)
+    vectors = targets.draw(rng).to(projected.device)
+    true = widen(true, len(vectors))
     if options.loss == "l2":
         value = squared_distance(projected, vectors, true)
     else:
@@ -161,14 +165,6 @@ def joint_loss(
         value = hinge_rank(projected, vectors, true, generator, options.margin, mode)
     n = float(len(true))
     return value, {"examples": n, "loss": float(value.detach()) * n}
-
-
-def write_vectors(path: str, vectors: npt.NDArray[np.float32]) -> None:
-    store.write_bytes(path, save_safetensors({"vectors": np.ascontiguousarray(vectors, np.float32)}))
-
-
-def read_vectors(path: str) -> Tensor:
-    return load_safetensors(store.read_bytes(path))["vectors"]
 
 
 def load_devise(path: str, core: CoreOptions, normalise: bool = False) -> DeViSE:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from psdevise.phases.joint import BuildProjection, JointOptions, ProjectionOptions, random_vectors, write_vectors
+from psdevise.phases.joint import BuildProjection, JointOptions, ProjectionOptions, random_vectors
+from psdevise.phases.targets import Targets
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
 from psdevise.systems.recipe import Known, Learned, Lesson, Values, unit
@@ -37,7 +38,7 @@ class Devise:
 
     def fit(self, lesson: Lesson) -> Learned:
         path = lesson.path("targets.safetensors")
-        write_vectors(path, self.vectors(lesson.known, lesson.seen))
+        Targets(self.vectors(lesson.known, lesson.seen)).write(path)
         build = BuildProjection(lesson.features, lesson.seen, path, self.options)
         return dict(lesson.train(build, self.options.projection, lesson.folder))
 

@@ -25,7 +25,7 @@ BATCH = 256
 class EmbeddingSystem:
     """
     Args:
-        vectors: label → unit vector float32 [dim].
+        vectors: label → unit vector float32 [dim], or several [terms, dim], of which the best one counts.
     """
 
     def __init__(
@@ -52,15 +52,26 @@ class EmbeddingSystem:
         return np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
 
     def label_matrix(self, labels: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The labels' unit vectors, float32 [len(labels), dim].
+        """The labels' unit vectors, float32 [len(labels), dim]; of several the first.
 
         Raises:
             LabelError: one of them has no vector.
         """
+        return np.stack([rows[0] for rows in self._terms(labels)])
+
+    def score(self, pictures: Pictures, labels: Sequence[str]) -> Scores:
+        terms = self._terms(labels)
+        starts = np.cumsum([0, *map(len, terms[:-1])])
+        matrix = np.concatenate(terms)
+        if len(matrix) == len(labels):
+            return self.embed(pictures) @ matrix.T
+        # A term of several labels is multiplied once, so that they tie exactly where it is their best one.
+        distinct, place = np.unique(matrix, axis=0, return_inverse=True)
+        return np.maximum.reduceat((self.embed(pictures) @ distinct.T)[:, place.reshape(-1)], starts, axis=1)
+
+    def _terms(self, labels: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """[terms, dim] of each label."""
         missing = [name for name in labels if name not in self._vectors]
         if missing:
             raise LabelError(f"no vector for {', '.join(map(repr, missing[:5]))}", where=self.name)
-        return np.stack([self._vectors[name] for name in labels])
-
-    def score(self, pictures: Pictures, labels: Sequence[str]) -> Scores:
-        return self.embed(pictures) @ self.label_matrix(labels).T
+        return [np.atleast_2d(self._vectors[name]) for name in labels]

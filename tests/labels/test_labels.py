@@ -15,7 +15,7 @@ from psdevise import scores
 from psdevise.errors import DataError, LabelError
 from psdevise.labels import vectors
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.resolve import ResolveOptions, resolve, summary
+from psdevise.labels.resolve import ResolveOptions, all_terms, resolve, summary
 from psdevise.labels.space import LabelSpace, read_tsv
 from psdevise.labels.split import Split, read_names, read_split
 from psdevise.labels.vectors import WordVectors
@@ -108,6 +108,26 @@ def test_a_label_without_a_vector_stops_the_run_with_its_nearest_candidates() ->
         resolve(SPACE, VECTORS, ResolveOptions(fallback="words"), GRAPH)
     with pytest.raises(LabelError, match=r"2 labels have no vector.*'red wolf'"):
         resolve(SPACE, VECTORS, ResolveOptions(fallback="stop"), GRAPH)
+
+
+def test_a_label_s_terms_may_all_count() -> None:
+    space = LabelSpace(
+        ("truck", "tench", "red wolf"),
+        {"truck": ("pickup truck", "Truck", "truck"), "tench": ("tench", "tinca"), "red wolf": ("red wolf",)},
+        {},
+    )
+    scaled = WordVectors(TERMS, VECTORS.matrix * np.arange(1, 8, dtype=np.float32)[:, None], VECTORS.counts)
+    matrix, rows = resolve(space, scaled, ResolveOptions(terms="mean"))
+    assert [(r.how, r.term, r.count) for r in rows] == [
+        ("mean of terms", "pickup truck + truck", 3),
+        ("first term", "tinca", 8),
+        ("mean of words", "red + wolf", 5),
+    ]
+    np.testing.assert_allclose(matrix[0], [0.5, 0, 0, 0, 0, 0, 0.5])  # of unit vectors: lengths do not count
+    vectors, owner = all_terms(space, scaled, ResolveOptions(terms="sample"), matrix)
+    assert owner.tolist() == [0, 0, 1, 2]
+    np.testing.assert_array_equal(vectors[1], scaled.vector("truck"))
+    np.testing.assert_array_equal(vectors[3], matrix[2])
 
 
 @pytest.mark.parametrize("fallback", ["stop", "words"])
