@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from psdevise.cli.console import console, error_console
+from psdevise.cli.imagenet import imagenet
 from psdevise.cli.progress import Display
 from psdevise.cli.words import words
 
 
 class _RunOrWords(click.Group):
-    """`words` is a verb of its own; anything else is about a run (the folder of one named `words` is `./words`)."""
+    """`words` and `imagenet` are verbs of their own; anything else is about a run (one named `words` is `./words`)."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = not args or args[0] in self.commands or args[0] in ctx.help_option_names
@@ -19,16 +20,18 @@ class _RunOrWords(click.Group):
 
 @click.group(cls=_RunOrWords)
 def evaluate() -> None:
-    """Evaluate the finished run in the folder RUN (`psdevise evaluate run --help` has its options), or word vectors by
-    themselves.
+    """Evaluate the finished run in the folder RUN (`psdevise evaluate run --help` has its options), word vectors by
+    themselves, or runs by the paper's ImageNet protocol.
 
     \b
     psdevise evaluate runs/quickstart
     psdevise evaluate words runs/cifar100 --wordsim wordsim353.tsv --neighbors tiger
+    psdevise evaluate imagenet --synthetic --out runs/synthetic
     """
 
 
 evaluate.add_command(words)
+evaluate.add_command(imagenet)
 
 
 @evaluate.command()

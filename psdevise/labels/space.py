@@ -65,6 +65,11 @@ class LabelSpace:
         column = "label" if "label" in header else "wnid"
         return LabelSpace.of([row[column] for row in read_tsv(path, (column,))], path)
 
+    def joined(self, other: LabelSpace) -> LabelSpace:
+        """Also the labels of another list; what both have is taken from this one."""
+        names = tuple(dict.fromkeys([*self.names, *other.names]))
+        return LabelSpace(names, {**other.terms, **self.terms}, {**other.wnids, **self.wnids})
+
     def all_terms(self) -> list[str]:
         return [term for name in self.names for term in self.terms[name]]
 

@@ -82,7 +82,7 @@ def execute(
 def _publish(folder: str, made: dict[str, Artifact]) -> list[dict[str, Any]]:
     """The last evaluation's figures become the run's own, and the tagger knows where its parts are. A run without
     pictures has word vectors and no results."""
-    parts = {"index": "index", "joint": "joint-devise", "visual": "visual"}
+    parts = {"index": "index", "joint": "joint-devise", "random": "joint-random", "visual": "visual"}
     parts |= {"vocabulary": "vocabulary", "language": "language"}
     inside = {n: made[p].folder.removeprefix(folder + "/") for n, p in parts.items() if p in made}
     store.write_json(store.join(folder, PARTS), inside)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
+from psdevise import load
 from psdevise.cli import main as cli
 from psdevise.cli.main import VERBS, exit_code, psdevise
 from psdevise.orchestrator.run import execute
@@ -33,7 +36,9 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
 
 @pytest.mark.parametrize(
     "verb",
-    [[v] for v in VERBS] + [["data", "images"], ["data", "text"], ["data", "vectors"], ["evaluate", "words"]],
+    [[v] for v in VERBS]
+    + [["data", "images"], ["data", "text"], ["data", "vectors"], ["evaluate", "words"]]
+    + [["evaluate", "imagenet"], ["labels", "hops"], ["labels", "check"], ["labels", "wordnet"]],
     ids=" ".join,
 )
 def test_every_verb_helps_with_an_example(verb: list[str]) -> None:
@@ -114,6 +119,34 @@ def test_own_vectors_in_predict(run_folder: Path, tmp_path: Path, capsys: pytest
     vectors.write_text("brandnew 1 2\n")
     arguments = ["predict", str(run_folder), str(picture), "--labels", str(terms), "--vectors", str(vectors)]
     assert "2 dimensions" in output(capsys, *arguments, code=1)
+
+
+def test_search_finds_pictures_of_any_term(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = next((run_folder / "artifacts").glob("world-*")) / "test.parquet"
+    table = pq.read_table(test).to_pylist()
+    arguments = ["search", "harbour", table[0]["labels"][0], "--images", str(test), "-k", "4"]
+    assert exit_code([*arguments, "--run", str(run_folder), "--json", "--sheet", str(tmp_path / "s.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(r["term"], r["rank"]) for r in found] == [(t, i) for t in arguments[1:3] for i in (1, 2, 3, 4)]
+    tagger = load(str(run_folder))
+    cosines = tagger.embed([row["image"] for row in table]) @ tagger.index_of(["harbour"]).vector(0)
+    best = np.argsort(-cosines, kind="stable")[:4]
+    assert [r["id"] for r in found[:4]] == [table[i]["id"] for i in best]
+    assert [r["score"] for r in found[:4]] == pytest.approx(cosines[best].tolist(), abs=1e-5)
+    assert Image.open(tmp_path / "s.png").width > 4 * 128
+    # Folders of pictures, the run before the terms, and a page.
+    (tmp_path / "photos" / "some").mkdir(parents=True)
+    (tmp_path / "photos" / "some" / "p.png").write_bytes(table[0]["image"])
+    (tmp_path / "photos" / "some" / "broken.png").write_bytes(b"no picture")
+    page = tmp_path / "s.html"
+    photos = ["search", str(run_folder), "harbour", "--images", str(tmp_path / "photos"), "--sheet", str(page)]
+    assert "some/p.png" in output(capsys, *photos)
+    assert page.read_text().count('<img src="data:image/png;base64,') == 1
+    monkeypatch.chdir(tmp_path)
+    assert "no finished run" in output(capsys, *arguments, code=2)
+    assert "nosuchterm" in output(capsys, "search", str(run_folder), "nosuchterm", "--images", str(test), code=1)
 
 
 def test_neighbors_and_inspect(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ from psdevise.cli.main import exit_code
 from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
 from psdevise.evaluation.bulk import Prediction, predict_table
 from psdevise.events import Event, Notice, PhaseFinished, PhaseStarted, Progress, from_plain, to_plain
+from psdevise.labels.space import LabelSpace
 from psdevise.orchestrator import run as run_module
+from psdevise.orchestrator.embed import embed
 from psdevise.orchestrator.estimate import estimate
 from psdevise.orchestrator.run import Done, execute
 from psdevise.report import write
@@ -352,3 +354,34 @@ def test_an_unseen_class_that_the_core_was_trained_on_is_refused(
     (tmp_path / "trained.txt").write_text(f"{leak}\na class of another data set\n")
     with pytest.raises(LabelError, match=f"1 unseen classes were trained on: {leak}"):
         execute(tiny(tmp_path, f"labels.trained={tmp_path / 'trained.txt'}"))
+
+
+@pytest.mark.parametrize("system", ["devise", "softmax"])
+def test_a_run_as_files_has_the_run_s_own_figures(
+    finished: tuple[Path, Done, list[Event]], tmp_path: Path, system: str
+) -> None:
+    """Embedded pictures and labels' vectors, read back, give the hits that the run's evaluation counted."""
+    folder = finished[0] / "tiny"
+    world = next((folder / "artifacts").glob("world-*"))
+    space = LabelSpace.read(str(world / "labels.tsv"))
+    pictures = {"unseen": str(world / "test.parquet")}
+    (found,) = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), systems=[system])
+    data, rows = found.pictures("unseen"), json.loads((folder / "results.json").read_text())
+    seen = set(found.trained_on)
+    names = [n for n in space.names if n in seen]
+    pictures_seen = [i for i, labels in enumerate(data.labels) if labels[0] in seen]
+    scores = data.values[pictures_seen] @ found.labels.matrix[[found.labels.index[n] for n in names]].T
+    true = [names.index(data.labels[i][0]) for i in pictures_seen]
+    where = {"system": system, "images": "seen", "candidates": "seen", "metric": "hit", "k": 1}
+    (row,) = [r for r in rows if all(r[k] == v for k, v in where.items())]
+    assert float((scores.argmax(axis=1) == true).mean()) == pytest.approx(row["value"])
+    assert len(names) + len((world / "unseen.txt").read_text().split("\n")) - 1 == len(space.names)
+    # Once more: nothing is embedded again; ten crops are another thing.
+    before = (Path(found.folder) / "unseen.parquet").stat().st_mtime_ns
+    again = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), systems=[system])
+    assert (again, (Path(found.folder) / "unseen.parquet").stat().st_mtime_ns) == ([found], before)
+    (crops,) = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), 10, [system])
+    assert crops.folder != found.folder
+    assert crops.pictures("unseen").values.shape == data.values.shape
+    with pytest.raises(LabelError, match="are not in the lists"):
+        embed(str(folder), pictures, LabelSpace.of(["x"]), str(world / "is_a.tsv"), str(tmp_path), systems=[system])
