@@ -85,6 +85,17 @@ def tie_groups(vectors: npt.NDArray[np.float32]) -> Ints:
     return np.unique(whole, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
+def tie_groups_of_sets(vectors: npt.NDArray[np.float32], owner: Ints) -> Ints:
+    """The same for labels of several vectors each [n]: those whose sets of vectors are equal share a number.
+
+    Args:
+        owner: the label of each vector, ascending, every one from 0 on.
+    """
+    sets = np.split(tie_groups(vectors), np.flatnonzero(np.diff(owner)) + 1)
+    numbers: dict[frozenset[int], int] = {}
+    return np.array([numbers.setdefault(frozenset(s.tolist()), len(numbers)) for s in sets], np.int64)
+
+
 def tied(groups: Ints) -> int:
     """How many candidates share their vector with another."""
     return int((np.bincount(groups)[groups] > 1).sum())

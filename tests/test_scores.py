@@ -125,6 +125,15 @@ def test_tie_groups_and_class_mean() -> None:
     assert zeros[0] == zeros[1]
 
 
+def test_labels_of_the_same_several_vectors_are_one_group() -> None:
+    a, b, c = np.eye(3, dtype=np.float32)
+    groups = scores.tie_groups_of_sets(np.stack([a, b, b, a, a, b, c]), np.array([0, 0, 1, 2, 2, 2, 3]))
+    assert groups.tolist() == [0, 1, 0, 2]  # {a, b}, {b}, {a, b} again, {c}
+    single = np.random.default_rng(0).integers(0, 3, (50, 2)).astype(np.float32)
+    same = scores.tie_groups_of_sets(single, np.arange(50))
+    assert ((same[:, None] == same) == (single[:, None] == single).all(axis=2)).all()
+
+
 def test_tie_groups_are_scored_alike_and_their_ceilings_reached() -> None:
     """A perfect system over vectors that three, two and one candidates share, its scores off in the last bit."""
     groups = np.array([2, 0, 2, 1, 0, 2])

@@ -1,7 +1,7 @@
 """A system as files: what it makes of pictures, and the labels' vectors that this is compared with.
 
     FOLDER/system.json       name, variant, and the classes that it was trained on
-    FOLDER/labels.parquet    columns label, vector: of every label that it can name
+    FOLDER/labels.parquet    columns label, vector: of every label that it can name; of several rows the best one counts
     FOLDER/PART.parquet      columns id, labels, features: the pictures of one part (`psdevise.data.features`)
 
     score(picture, label) = feature · vector
@@ -60,7 +60,15 @@ class Embedded:
 
     @cached_property
     def labels(self) -> WordVectors:
-        return word_vectors.load(store.join(self.folder, "labels.parquet"))
+        return word_vectors.load(store.join(self.folder, "labels.parquet"), repeats=True)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        """label → its rows of `labels`."""
+        found: dict[str, list[int]] = {}
+        for row, label in enumerate(self.labels.terms):
+            found.setdefault(label, []).append(row)
+        return found
 
     def has(self, part: str) -> bool:
         return store.exists(self._part(part))
@@ -70,10 +78,13 @@ class Embedded:
 
     def tie_groups(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
         """Classes whose vectors are equal share a number; one without a vector has its own."""
-        index = self.labels.index
-        known = [i for i, name in enumerate(classes) if name in index]
+        known = [i for i, name in enumerate(classes) if name in self._rows]
         groups = np.arange(len(classes), dtype=np.int64) + len(classes)
-        groups[known] = scores.tie_groups(self.labels.matrix[[index[classes[i]] for i in known]])
+        if not known:
+            return groups
+        rows = [self._rows[classes[i]] for i in known]
+        owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        groups[known] = scores.tie_groups_of_sets(self.labels.matrix[np.concatenate(rows)], owner)
         return groups
 
     def blocks(
@@ -84,12 +95,20 @@ class Embedded:
         Args:
             values: features [N, width] of all pictures; classes: all of them, which the pairing's columns index.
         """
-        index, columns = self.labels.index, [classes[c] for c in pairing.columns]
-        known = np.array([i for i, name in enumerate(columns) if name in index], np.int64)
-        vectors = np.ascontiguousarray(self.labels.matrix[[index[columns[i]] for i in known]].T)
-        step = max(1, BLOCK // max(len(columns), 1))
+        columns = [classes[c] for c in pairing.columns]
+        known = np.array([i for i, name in enumerate(columns) if name in self._rows], np.int64)
+        rows = [self._rows[columns[i]] for i in known]
+        several = any(len(r) > 1 for r in rows)
+        vectors = self.labels.matrix[np.concatenate([np.zeros(0, np.int64), *map(np.array, rows)]).astype(np.int64)]
+        if several:  # a term of several labels is multiplied once, so that they tie exactly where it is their best one
+            starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
+            vectors, place = np.unique(vectors, axis=0, return_inverse=True)
+        turned = np.ascontiguousarray(vectors.T)
+        step = max(1, BLOCK // max(len(columns), vectors.shape[0], 1))
         for start in range(0, len(pairing.rows), step):
-            found = values[pairing.rows[start : start + step]] @ vectors
+            found = values[pairing.rows[start : start + step]] @ turned
+            if several:
+                found = np.maximum.reduceat(found[:, place.reshape(-1)], starts, axis=1)
             if len(known) < len(columns):
                 whole = np.full((len(found), len(columns)), -np.inf, np.float32)
                 whole[:, known] = found

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import IO
 
 import numpy as np
@@ -92,9 +93,12 @@ class WordVectors:
                 yield name + b" " + " ".join(map(repr, row.tolist())).encode() + b"\n"
 
 
-def load(path: str) -> WordVectors:
+def load(path: str, repeats: bool = False) -> WordVectors:
     """Vectors from a `.bin` (word2vec binary), `.parquet` (columns label or term, and vector), or a text
     file with word2vec's header line or, as GloVe's, without. Underscores in terms become spaces.
+
+    Args:
+        repeats: a term may stand there several times, in rows one after the other: a label and its terms' vectors.
 
     A term in GloVe's text may hold spaces (its 840B file has some): a line's last values are its vector.
 
@@ -109,7 +113,7 @@ def load(path: str) -> WordVectors:
         terms, matrix = _text(path)
     if not terms:
         raise DataError("no vectors here", where=path)
-    if (twice := _repeated(terms)) is not None:
+    if (twice := _repeated([term for term, _ in groupby(terms)] if repeats else terms)) is not None:
         raise DataError(f"the term {twice!r} stands here twice", where=path)
     if not np.isfinite(matrix).all():
         bad = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])

@@ -18,7 +18,7 @@ from psdevise.errors import DataError, LabelError
 from psdevise.evaluation.embedded import Embedded
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.resolve import ResolveOptions, resolve
+from psdevise.labels.resolve import ResolveOptions, all_terms, resolve
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.vectors import WordVectors
 from psdevise.models.core import CoreOptions
@@ -141,7 +141,10 @@ class _Run:
         if self._config["joint"]["centre"]:
             row = {name: i for i, name in enumerate(space.names)}
             mean = np.asarray(matrix[[row[c] for c in self.trained_on]].mean(axis=0), np.float32)
-        return WordVectors(space.names, unit_vectors(matrix, mean))
+        if options.terms != "sample":
+            return WordVectors(space.names, unit_vectors(matrix, mean))
+        every, owner = all_terms(space, terms, options, matrix, cut)
+        return WordVectors(tuple(space.names[i] for i in owner), unit_vectors(every, mean))
 
     def _path(self, part: str, file: str) -> str:
         folder = part_of(self.folder, part)

@@ -49,13 +49,8 @@ def system_targets(options: RunOptions, inputs: Inputs, system: str, classes: Se
 def system_groups(options: RunOptions, inputs: Inputs, system: str, classes: Sequence[str]) -> Ints:
     """Tie groups: classes of which all terms are the same share a number."""
     by_class = system_terms(options, inputs, system)
-    most = max(map(len, by_class.values()))
-    # As one row each: terms in a fixed order, the last one repeated.
-    padded = []
-    for name in classes:
-        rows = np.unique(by_class[name], axis=0)
-        padded.append(np.concatenate([rows, np.repeat(rows[-1:], most - len(rows), axis=0)]).reshape(-1))
-    return scores.tie_groups(np.stack(padded))
+    rows = [by_class[name] for name in classes]
+    return scores.tie_groups_of_sets(np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(r) for r in rows]))
 
 
 def training_mean(inputs: Inputs, names: tuple[str, ...], matrix: Floats) -> Floats:
