@@ -9,6 +9,7 @@ Table 4   hit@5 after training on 800 of 1,000 classes, 200 unseen             p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,20 +72,35 @@ def results(
         on_progress: called with the evaluations made and to make: one per system, part and set of classes.
 
     Raises:
-        LabelError: a class that counts as unseen was trained on; a class that is not in the is-a table; no picture at
-            all has a class of the lists.
+        LabelError: a class that counts as unseen was trained on; a class that is not in the is-a table; a picture
+            without a label of the lists, or no picture for any of them.
     """
     hierarchy = Hierarchy([(child, parent) for child, parent, _ in protocol.lists.edges])
     work = [(s, part, split) for s in systems for part in PARTS if s.has(part) for split in protocol.splits(part)]
     for system, _, split in work:
         Split(f"{system.folder}: {split.name}", split.seen, split.unseen).check_unseen(system.trained_on)
+    known = {*protocol.lists.seen, *protocol.lists.every}
+    for system in systems:
+        for part in filter(system.has, PARTS):
+            _refuse_unknown(system.pictures(part), known, f"{system.folder}, {part}")
     rows: list[Result] = []
     for number, (system, part, split) in enumerate(work):
         rows += _rows(system, part, split, protocol, hierarchy)
         on_progress(number + 1, len(work))
     if not rows:
-        raise LabelError("no picture has a class of the lists", where=", ".join(s.folder for s in systems))
+        raise LabelError("no picture for any of the tables", where=", ".join(s.folder for s in systems))
     return rows
+
+
+def _refuse_unknown(pictures: Features, known: AbstractSet[str], where: str) -> None:
+    unknown = [labels for labels in pictures.labels if known.isdisjoint(labels)]
+    if unknown:
+        some = sorted({label for labels in unknown for label in labels})
+        raise LabelError(
+            f"{len(unknown)} pictures have no label of the lists: {', '.join(some[:5])}",
+            where=where,
+            mend="label pictures with wnids, and list all of them",
+        )
 
 
 def _rows(system: Embedded, part: str, split: Split, protocol: Protocol, hierarchy: Hierarchy) -> Iterator[Result]:

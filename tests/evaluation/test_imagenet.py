@@ -101,7 +101,10 @@ def test_an_unseen_class_that_was_trained_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="1 unseen classes were trained on: c03"):
         results([system], Protocol(lists))
     system = write(str(tmp_path), vectors, values, ["elsewhere"], lists.seen)
-    with pytest.raises(LabelError, match="no picture has a class of"):
+    with pytest.raises(LabelError, match="1 pictures have no label of the lists: elsewhere"):
+        results([system], Protocol(lists))
+    system = write(str(tmp_path), vectors, values, [lists.seen[0]], lists.seen)
+    with pytest.raises(LabelError, match="no picture for any of the tables"):
         results([system], Protocol(lists))
     (tmp_path / "system.json").unlink()
     with pytest.raises(DataError, match="half-written"):
