@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise.errors import DataError, LabelError, StoreError
-from psdevise.index import Index, IndexOptions, Method
+from psdevise.index import Index, IndexOptions, Method, exact
 from psdevise.labels import vectors as label_vectors
 
 RNG = np.random.default_rng(0)
@@ -37,6 +38,19 @@ def test_equal_scores_stand_in_row_order(n: int, q: int, k: int, seed: int) -> N
     expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_array_equal(scores, np.take_along_axis(queries @ vectors.T, expected, axis=1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 10), st.integers(0, 2**31))
+def test_on_a_device_it_is_the_same(n: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, queries = (rng.integers(-1, 2, (size, 3)).astype(np.float32) for size in (n, 7))
+    removed = rng.choice(n, n // 3, replace=False).tolist()
+    k = min(k, n - len(removed))
+    here = exact.search(vectors, removed, queries, k)
+    there = exact.search_on_device(torch.from_numpy(vectors), removed, queries, k)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def clustered(n: int, dim: int = 16, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

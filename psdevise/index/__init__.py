@@ -17,7 +17,7 @@ from psdevise.index.approximate import Candidates, IndexOptions, Method, Progres
 
 __all__ = ["Index", "IndexOptions", "Method", "set_threads"]
 
-BATCH = 256  # queries whose proposed rows are gathered at a time
+BATCH = 32  # queries whose proposed rows are gathered at a time
 
 
 class Index:
@@ -92,7 +92,6 @@ class Index:
         if len(set(names)) == len(self):
             raise LabelError("no label would be left to search among", where="index")
         self._removed += [self._rows.pop(name) for name in dict.fromkeys(names)]
-        self._move()
 
     def build(self, on_progress: Progress = lambda done, of: None) -> None:
         """Builds the search structure anew, over the labels that are left; tells how many are in, of how many."""
@@ -118,8 +117,10 @@ class Index:
             raise LabelError(f"k = {k}, queries {queries.shape}: needs k ≥ 1 and [q, {dim}]", where="index")
         k = min(k, len(self))
         queries = np.ascontiguousarray(queries, np.float32)
-        if self._candidates is None:
-            return exact.search(self._matrix, self._masked, queries, k)
+        if self._candidates is None and self._on_device is None:
+            return exact.search(self.vectors, self._removed, queries, k)
+        if self._on_device is not None:
+            return exact.search_on_device(self._on_device, self._removed, queries, k)
         parts = [self._compare(queries[start : start + BATCH], k) for start in range(0, len(queries), BATCH)]
         scores = np.concatenate([s for s, _ in parts] or [np.zeros((0, k), np.float32)])
         return scores, np.concatenate([r for _, r in parts] or [np.zeros((0, k), np.int64)])
@@ -162,7 +163,7 @@ class Index:
         """The best of what the approximate search proposes, by their true inner products."""
         assert self._candidates is not None
         rows = self._candidates.propose(queries, k, self._removed)
-        scores = np.einsum("qd,qmd->qm", queries, self.vectors[rows])
+        scores = (self.vectors[rows] @ queries[:, :, None])[:, :, 0]
         return exact.ordered(np.where(rows < 0, np.float32(-np.inf), scores), rows, k)
 
     def _append(self, names: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
@@ -191,7 +192,6 @@ class Index:
         self._rows |= rows
 
     def _move(self) -> None:
-        """What the exact search compares with, on its device."""
-        if self._candidates is None:
-            self._matrix = torch.from_numpy(self.vectors).to(self.options.device)
-            self._masked = torch.tensor(self._removed, dtype=torch.int64, device=self.options.device)
+        """The rows to the device that compares them, where that is not this one."""
+        elsewhere = self.options.method == "exact" and self.options.device != "cpu"
+        self._on_device = torch.from_numpy(self.vectors).to(self.options.device) if elsewhere else None

@@ -39,9 +39,9 @@ class IndexOptions:
     compare: int = option(10, "all but exact and flat: rows compared by the true product, for each one wanted", low=1)
     links: int = option(32, "hnsw: links of a row in the graph", low=2)
     build_width: int = option(100, "hnsw: rows looked at for the links of a new one", low=1)
-    search_width: int = option(512, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
+    search_width: int = option(1024, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
     cells: int = option(0, "ivf: cells of the k-means; 0: 4 √n", low=0)
-    probes: int = option(0, "ivf: cells searched; 0: an eighth of them", low=0)
+    probes: int = option(0, "ivf: cells searched; 0: a quarter of them", low=0)
     bits: int = option(2048, "lsh: bits of a hash", low=8)
     device: str = option("cpu", "exact: where the product is made, e.g. cuda")
 
@@ -86,7 +86,7 @@ class Candidates:
         if self._options.method == "hnsw":
             return any_faiss.SearchParametersHNSW(sel=without, efSearch=max(self._options.search_width, many))
         if self._options.method == "ivf":
-            probes = self._options.probes or max(1, self._index.nlist // 8)
+            probes = self._options.probes or max(1, self._index.nlist // 4)
             return any_faiss.SearchParametersIVF(sel=without, nprobe=probes)
         return any_faiss.SearchParameters(sel=without)
 

@@ -1,38 +1,54 @@
-"""Exact search: every query against every row, as a matrix product over blocks of queries."""
+"""Exact search: every query against every row, as a blocked matrix product; by faiss on a CPU, by torch elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
 
-BLOCK = 1 << 24  # scores held at a time
+Floats = npt.NDArray[np.float32]
+Found = tuple[Floats, npt.NDArray[np.int64]]
+BLOCK = 1 << 24  # scores that torch holds at a time
 
 
-def search(
-    vectors: torch.Tensor, removed: torch.Tensor, queries: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def search(vectors: Floats, removed: Sequence[int], queries: Floats, k: int) -> Found:
     """The k rows of highest inner product for each query, best first, equal scores in row order.
 
     Args:
-        vectors: float32 [n, dim], on the device that computes.
+        vectors: float32 [n, dim], read where they lie.
         removed: row numbers that are never found.
         queries: float32 [q, dim].
         k: at most the number of rows that are left.
     """
-    n = len(vectors)
-    step = max(1, BLOCK // n)
-    found = [_block(vectors, removed, queries[start : start + step], k) for start in range(0, len(queries), step)]
-    scores = [s for s, _ in found] or [np.zeros((0, k), np.float32)]
-    return np.concatenate(scores), np.concatenate([r for _, r in found] or [np.zeros((0, k), np.int64)])
+    any_faiss: Any = faiss  # whose stubs lack knn
+    wide = k + len(removed)
+    while True:
+        # Any of the rows that tie for the last place are found: look further until none is cut off.
+        wide = min(2 * wide, len(vectors))
+        scores, rows = any_faiss.knn(queries, vectors, wide, metric=faiss.METRIC_INNER_PRODUCT)
+        last = scores[:, -1:]
+        if removed:
+            scores = np.where(np.isin(rows, removed), np.float32(-np.inf), scores)
+        best = ordered(scores, rows, k)
+        if wide == len(vectors) or (best[0][:, -1:] > last).all():
+            return best
 
 
-def _block(
-    vectors: torch.Tensor, removed: torch.Tensor, queries: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def search_on_device(vectors: torch.Tensor, removed: Sequence[int], queries: Floats, k: int) -> Found:
+    """The same for vectors on any device, which makes the product."""
+    step = max(1, BLOCK // len(vectors))
+    parts = [_block(vectors, removed, queries[start : start + step], k) for start in range(0, len(queries), step)]
+    scores = np.concatenate([s for s, _ in parts] or [np.zeros((0, k), np.float32)])
+    return scores, np.concatenate([r for _, r in parts] or [np.zeros((0, k), np.int64)])
+
+
+def _block(vectors: torch.Tensor, removed: Sequence[int], queries: Floats, k: int) -> Found:
     scores = torch.from_numpy(queries).to(vectors.device) @ vectors.T
-    scores[:, removed] = -torch.inf
-    # topk takes any of the rows that tie for the last place: look further until none is cut off.
+    scores[:, torch.tensor(removed, dtype=torch.int64, device=vectors.device)] = -torch.inf
     wide, left = k, len(vectors) - len(removed)
     while True:
         wide = min(2 * wide, left)
@@ -41,9 +57,7 @@ def _block(
             return ordered(values.cpu().numpy(), rows.cpu().numpy(), k)
 
 
-def ordered(
-    scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def ordered(scores: Floats, rows: npt.NDArray[np.int64], k: int) -> Found:
     """The k best columns of [q, m], best first, equal scores in row order."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
