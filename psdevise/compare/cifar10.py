@@ -118,7 +118,7 @@ def _cell(pair: tuple[str, str], names: Sequence[str], raw: Floats, kernels: Ker
     tables = _vector_tables(raw, seen, options)
     # A map is linear in its targets, T = Y · table: one regression on the classes serves all tables.
     classes = dual.ridge(kernels.inverse, rows, np.eye(len(names), dtype=np.float32)[labels])
-    of_train, of_test = kernel @ classes, across @ classes
+    of_train, of_test = (np.asarray(k @ classes, np.float32) for k in (kernel, across))
 
     of_unseen = np.isin(kernels.test_labels, unseen)
     true = kernels.test_labels[of_unseen]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psdevise import store
-from psdevise.compare import annotations
+from psdevise.compare import annotations as labelling
 from psdevise.compare.annotations import Rows
 from psdevise.compare.frozen import OnProgress, read_pictures
 from psdevise.compare.splits import home
@@ -68,8 +68,8 @@ def make(data: str, folder: str, sizes: tuple[int, int, int], seed: int, on_prog
     space = LabelSpace.read(store.join(home(data), "wordnet.tsv"))
     hierarchy = Hierarchy.read(store.join(home(data), "is_a.tsv"))
     coarse: dict[str, list[str]] = store.read_json(store.join(home(data), "superclasses.json"))["superclass"]
-    terms = annotations.first_terms(store.join(data, "imagenet"))
-    further = annotations.further_labels(space, hierarchy, coarse, terms)
+    terms = labelling.first_terms(store.join(data, "imagenet"))
+    further = labelling.further_labels(space, hierarchy, coarse, terms)
     names = tuple(dict.fromkeys([*space.names, *(name for label in space.names for name in further[label])]))
     listed = set(read_lines(store.join(home(data), "unseen_20.txt")))
     unseen = tuple(name for name in space.names if name in listed)
@@ -81,15 +81,15 @@ def make(data: str, folder: str, sizes: tuple[int, int, int], seed: int, on_prog
     validation = whole.pick(range(begin, whole.rows))
     pixels, rows = {}, {}
     for which, pictures in (("pictures", train), ("test", test)):
-        pixels[which], rows[which] = pictures.pixels, annotations.annotate(pictures.labels, further)
+        pixels[which], rows[which] = pictures.pixels, labelling.annotate(pictures.labels, further)
     for which, pictures, count in (("scenes", train, scenes), ("test scenes", test, scenes // 4)):
-        pixels[which], drawn = annotations.scenes(pictures, coarse, count, seed + count, seed)
-        rows[which] = annotations.annotate_scenes(drawn, further)
-    rows["validation"] = annotations.annotate(validation.labels, further)
+        pixels[which], drawn = labelling.scenes(pictures, coarse, count, seed + count, seed)
+        rows[which] = labelling.annotate_scenes(drawn, further)
+    rows["validation"] = labelling.annotate(validation.labels, further)
     clean = rows["pictures"]
-    rows["half removed"] = annotations.removed(clean, 0.5, seed)
-    rows["four fifths removed"] = annotations.removed(clean, 0.8, seed)
-    rows["half as many added"] = annotations.added(clean, names, 0.5, seed)
+    rows["half removed"] = labelling.removed(clean, 0.5, seed)
+    rows["four fifths removed"] = labelling.removed(clean, 0.8, seed)
+    rows["half as many added"] = labelling.added(clean, names, 0.5, seed)
     rows["seen pictures"] = [row if row[0] not in listed else () for row in clean]
     return Made(folder, names, further, coarse, unseen, rows, pixels)
 

@@ -60,10 +60,10 @@ def markdown(found: dict[str, Any], options: Options) -> str:
     if options.draws:
         words = np.array([[float(arrays["unseen/words"].mean())] for arrays in pairs.values()])
         difference = over_pairs_and_draws(words - by_draw(pairs))
-        means = ", ".join(f"{100 * value:.1f}" for value in by_draw(pairs).mean(axis=0))
+        of_draws = ", ".join(f"{100 * value:.1f}" for value in by_draw(pairs).mean(axis=0))
         lines += [
             "",
-            f"Word vectors minus random ones: {_percent(difference)} points. Means over pairs by draw: {means}. The"
+            f"Word vectors minus random ones: {_percent(difference)} points. Means over pairs by draw: {of_draws}. The"
             " same draw serves all pairs, so its interval is over pairs and draws; chance is 50 over all draws, not"
             " in one.",
         ]
