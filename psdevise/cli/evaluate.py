@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import click
 
 from psdevise.cli.console import console, error_console
@@ -52,6 +55,9 @@ def run(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from psdevise.store import join, read_text
 
     options = configuration.load(RunOptions, join(run, "config.yaml"), overrides)
+    # Where it lies now: it may have been moved, and a relative folder was meant from where it was trained.
+    folder, name = os.path.split(os.path.abspath(run))
+    options = replace(options, folder=folder, name=name)
     with Display(error_console) as display:
         done = execute(options, display, finish=write)
     if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,18 @@ def test_evaluate_prints_the_table_or_the_json(run_folder: Path, capsys: pytest.
     assert "DeViSE-0" in table
     assert exit_code(["evaluate", str(run_folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((run_folder / "results.json").read_text())
+
+
+def test_a_run_is_evaluated_where_it_lies_now(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its configuration names the folder that it was trained in."""
+    moved = Path(shutil.copytree(run_folder, tmp_path / "elsewhere" / "tiny"))
+    before = (run_folder / "results.json").read_bytes()
+    text = output(capsys, "evaluate", str(moved), "--set", "evaluate.hit_k=[1, 3]")
+    assert re.search(r"visual +reused", text)
+    assert {r["k"] for r in json.loads((moved / "results.json").read_text()) if r["metric"] == "hit"} == {1, 3}
+    assert (run_folder / "results.json").read_bytes() == before
 
 
 def test_predict_names_pictures_with_given_terms(
