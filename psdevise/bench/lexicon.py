@@ -30,6 +30,7 @@ ROLL, DECAY = 13.0, 1.3
 SPREAD = 0.4  # σ of the logarithm of a word's distance from its parent
 SKEW = 0.7  # σ of the logarithm of a parent's share of the children
 RANKS = (1, 20, 1000)
+SPAN = 0.05  # share of a picture's rest that lies among the labels
 
 
 def drawn(n: int, dim: int, seed: int) -> Vectors:
@@ -68,12 +69,24 @@ def profile(vectors: Vectors, seed: int, ranks: Sequence[int] = RANKS, sample: i
 
 
 def asked(vectors: Vectors, count: int, cosine: float, seed: int) -> Vectors:
-    """Queries as pictures of random labels: unit vectors float32 [count, dim] at `cosine` to theirs, the rest a mixture
-    of all labels, in whose span a trained projection's outputs lie."""
+    """Queries as pictures of random labels: unit vectors float32 [count, dim] at `cosine` to theirs,
+
+        q = c t + √(1 − c²) (√SPAN m + √(1 − SPAN) z)
+
+    m a mixture of all labels, in whose span a trained projection's outputs lie, and z uniform on the sphere. With the
+    same words and .27 the nearest and the 20th word have mean cosines of .33 and .29 to these, .35 and .28 to pictures
+    of CIFAR-100 that a trained run embedded.
+    """
     rng = np.random.default_rng([seed, 23])
     labels = vectors[rng.integers(0, len(vectors), count)]
     some = vectors[rng.choice(len(vectors), min(2000, len(vectors)), replace=False)]
-    noise = rng.standard_normal((count, len(some))).astype(np.float32) @ some
-    noise -= (noise * labels).sum(axis=1, keepdims=True) * labels
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    mixed = _apart(rng.standard_normal((count, len(some)), dtype=np.float32) @ some, labels)
+    uniform = _apart(rng.standard_normal(labels.shape, dtype=np.float32), labels)
+    noise = _apart(np.float32(SPAN**0.5) * mixed + np.float32((1 - SPAN) ** 0.5) * uniform, labels)
     return np.float32(cosine) * labels + np.float32((1 - cosine**2) ** 0.5) * noise
+
+
+def _apart(rows: Vectors, labels: Vectors) -> Vectors:
+    """What of each row is orthogonal to its label, as a unit vector."""
+    rows = rows - (rows * labels).sum(axis=1, keepdims=True) * labels
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,11 +1,12 @@
-"""Search that looks at less than all of all rows, through faiss: fewer dimensions, a graph, inverted lists, hashes.
+"""Search that looks at less than all of all rows, through faiss: short codes, a graph, inverted lists, hashes.
 
-Malkov and Yashunin 2018 (HNSW); Sivic and Zisserman 2003 (inverted lists over k-means cells). Frome et al. 2013,
-section 4.3, name hashing and trees as the way to many labels.
+Jégou et al. 2011 (product quantisation), in faiss's form that scans 4-bit codes with SIMD; Malkov and Yashunin 2018
+(HNSW); Sivic and Zisserman 2003 (inverted lists over k-means cells). Frome et al. 2013, section 4.3, name hashing and
+trees as the way to many labels.
 
 Pictures lie far from all labels (a cosine of about .3 to their own), so that a graph or lists must look at many rows to
-miss few. But word vectors have few effective dimensions: `scan` looks at all rows in `dims` of them. Whatever looks
-proposes `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true product.
+miss few. `scan` looks at all of them, in codes of two bits a dimension. Whatever looks proposes `compare` times as many
+rows as are wanted, of which `psdevise.index.Index` takes the best by the true product.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from psdevise.config import option
 Method = Literal["exact", "scan", "hnsw", "ivf", "lsh", "flat"]
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
-FITTED_ON = 20_000  # rows
+FITTED_ON = 16_000  # rows that codes are made from
+FEWEST = 256  # rows that codes are made for
 ADDED_AT_A_TIME = 5_000  # between two signs of life
 
 
@@ -32,11 +34,10 @@ ADDED_AT_A_TIME = 5_000  # between two signs of life
 class IndexOptions:
     method: Method = option(
         "exact",
-        "exact: a matrix product; scan: all rows in a few dimensions; hnsw: a graph of near rows; ivf: inverted lists;"
+        "exact: a matrix product; scan: all rows as short codes; hnsw: a graph of near rows; ivf: inverted lists;"
         " lsh: hashes; flat: exact, by faiss",
     )
-    dims: int = option(96, "scan, hnsw, ivf: dimensions in which rows are proposed; 0: all", low=0)
-    compare: int = option(10, "all but exact and flat: rows compared by the true product, for each one wanted", low=1)
+    compare: int = option(30, "scan, lsh: rows compared by the true product, for each one wanted", low=1)
     links: int = option(32, "hnsw: links of a row in the graph", low=2)
     build_width: int = option(100, "hnsw: rows looked at for the links of a new one", low=1)
     search_width: int = option(1024, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
@@ -56,28 +57,29 @@ class Candidates:
 
     def __init__(self, vectors: Floats, options: IndexOptions, on_progress: Progress) -> None:
         self._options = options
-        reduced = options.method in ("scan", "hnsw", "ivf") and 0 < options.dims < vectors.shape[1] - 1
-        self._axes = _axes(vectors, options.dims) if reduced else None
-        rows = self._rows(vectors)
-        self._index: Any = _make(rows, options)
-        for start in range(0, len(rows), ADDED_AT_A_TIME):
-            self._index.add(rows[start : start + ADDED_AT_A_TIME])
-            on_progress(self._index.ntotal, len(rows))
+        self._index: Any = _make(vectors, options)
+        for start in range(0, len(vectors), ADDED_AT_A_TIME):
+            self.add(vectors[start : start + ADDED_AT_A_TIME])
+            on_progress(self._index.ntotal, len(vectors))
 
     def add(self, vectors: Floats) -> None:
-        self._index.add(self._rows(vectors))
+        self._index.add(self._even(vectors))
 
     def propose(self, queries: Floats, k: int, removed: Sequence[int]) -> npt.NDArray[np.int64]:
         """Rows [q, ≥ k] that may be the nearest ones, −1 where there are none and for `removed` ones."""
-        method = self._options.method
-        if self._axes is not None:
-            queries = np.concatenate([queries @ self._axes, np.zeros((len(queries), 1), np.float32)], axis=1)
-        many = min(k if method == "flat" else k * self._options.compare, self._index.ntotal)
-        if method == "lsh":  # which cannot leave any out
-            rows = self._index.search(queries, min(many + len(removed), self._index.ntotal))[1]
-            return np.where(np.isin(rows, removed), -1, rows) if removed else rows
-        found: npt.NDArray[np.int64] = self._index.search(queries, many, params=self._how(many, removed))[1]
-        return found
+        queries = self._even(queries)
+        if self._options.method not in ("scan", "lsh"):
+            found: npt.NDArray[np.int64] = self._index.search(queries, k, params=self._how(k, removed))[1]
+            return found
+        # These can leave none out, so that as many more are asked for.
+        many = min(k * self._options.compare + len(removed), self._index.ntotal)
+        rows = self._index.search(queries, many)[1]
+        return np.where(np.isin(rows, removed), -1, rows) if removed else rows
+
+    def _even(self, vectors: Floats) -> Floats:
+        """Codes are of pairs of dimensions: an odd one gets a partner."""
+        odd = self._options.method == "scan" and vectors.shape[1] % 2
+        return np.pad(vectors, ((0, 0), (0, 1))) if odd else vectors
 
     def _how(self, many: int, removed: Sequence[int]) -> Any:
         """faiss's parameters of a search."""
@@ -90,14 +92,6 @@ class Candidates:
             return any_faiss.SearchParametersIVF(sel=without, nprobe=probes)
         return any_faiss.SearchParameters(sel=without)
 
-    def _rows(self, vectors: Floats) -> Floats:
-        """Where they lie on the axes; one more coordinate keeps their length, and is 0 in queries."""
-        if self._axes is None:
-            return vectors
-        seen = vectors @ self._axes
-        rest = np.maximum((vectors**2).sum(axis=1) - (seen**2).sum(axis=1), 0.0)
-        return np.concatenate([seen, np.sqrt(rest)[:, None]], axis=1)
-
 
 def set_threads(n: int) -> None:
     """Of searches and builds, exact and approximate, in this process."""
@@ -105,16 +99,11 @@ def set_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
-def _axes(vectors: Floats, dims: int) -> Floats:
-    """The directions [dim, dims] that keep most of the inner products: the first eigenvectors of Σ x xᵀ."""
-    step = max(1, len(vectors) // FITTED_ON)
-    sample = vectors[::step].astype(np.float64)
-    return np.ascontiguousarray(np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :dims], np.float32)
-
-
 def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     n, dim = rows.shape
-    if options.method in ("flat", "scan"):
+    if options.method == "scan":
+        return _codes(rows)
+    if options.method == "flat":
         return faiss.IndexFlatIP(dim)
     if options.method == "hnsw":
         graph = faiss.IndexHNSWFlat(dim, options.links, faiss.METRIC_INNER_PRODUCT)
@@ -128,3 +117,17 @@ def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     lists.cp.min_points_per_centroid = 1
     lists.train(rows)
     return lists
+
+
+def _codes(rows: Floats) -> faiss.Index:
+    """Each pair of dimensions as one of 16 values, found by k-means."""
+    n, dim = rows.shape
+    dim += dim % 2
+    if n < FEWEST:
+        return faiss.IndexFlatIP(dim)
+    any_faiss: Any = faiss  # whose stubs lack it
+    codes = any_faiss.IndexPQFastScan(dim, dim // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.pq.cp.min_points_per_centroid = 1
+    sample = rows[:: max(1, n // FITTED_ON)]
+    codes.train(np.pad(sample, ((0, 0), (0, dim - sample.shape[1]))))
+    return codes
