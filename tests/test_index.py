@@ -90,15 +90,16 @@ def test_labels_come_and_go_in_any_order(method: Method, seed: int, data: st.Dat
 
 
 @pytest.mark.parametrize(
-    ("method", "dim", "recall"),
-    [("scan", 16, 0.99), ("scan", 15, 0.99), ("hnsw", 16, 0.98), ("ivf", 16, 0.8), ("lsh", 16, 0.7)],
+    ("method", "dim", "together", "recall"),
+    [("scan", 16, 1, 0.99), ("scan", 15, 2, 0.99), ("hnsw", 16, 1, 0.98), ("ivf", 16, 1, 0.8), ("lsh", 16, 1, 0.7)],
 )
 def test_approximate_search_finds_most_and_scores_what_it_finds_exactly(
-    method: Method, dim: int, recall: float
+    method: Method, dim: int, together: int, recall: float
 ) -> None:
     vectors, queries = clustered(3000, dim), clustered(50, dim, seed=1)
     names = [str(i) for i in range(3000)]
-    index = Index(names[:2000], vectors[:2000], IndexOptions(method, compare=10, search_width=200, bits=256))
+    options = IndexOptions(method, compare=10, code_dims=together, search_width=200, bits=256)
+    index = Index(names[:2000], vectors[:2000], options)
     index.add(names[2000:], vectors[2000:])
     index.remove(gone := names[::10])
     scores, rows = index.search(queries, 20)

@@ -21,7 +21,7 @@ from psdevise.bench import machine
 from psdevise.bench.lexicon import Vectors, asked, drawn, profile
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
-from psdevise.index import Index, IndexOptions, Method, set_threads
+from psdevise.index import Index, IndexOptions, set_threads
 from psdevise.labels import vectors as word_vectors
 
 SIZES, LARGE = (21_841, 155_000), 1_000_000
@@ -30,7 +30,14 @@ COSINE = 0.27  # mean over CIFAR-100's seen test pictures of a trained run, to t
 K = 20
 QUERIES, BATCH, ROUNDS, TURN_SECONDS = 512, 256, 9, 0.5
 FLAT = "faiss Flat"
-SYSTEMS: dict[str, Method] = {"exact": "exact", FLAT: "flat", "scan": "scan", "hnsw": "hnsw", "ivf": "ivf"}
+SYSTEMS = {
+    "exact": IndexOptions(),
+    FLAT: IndexOptions("flat"),
+    "scan": IndexOptions("scan"),
+    "scan, short": IndexOptions("scan", compare=40, code_dims=2),
+    "hnsw": IndexOptions("hnsw"),
+    "ivf": IndexOptions("ivf"),
+}
 
 
 @dataclass
@@ -55,11 +62,11 @@ def _size(n: int, trained: Vectors | None, context: Context) -> list[Row]:
     queries = asked(vectors, QUERIES, COSINE, context.seed)
     case = f"{n:,} {'trained' if real else 'drawn'} labels, {dim}d"
     # What the paper names, hashing, is measured once, at the size of its lexicon.
-    systems = SYSTEMS | ({"lsh": "lsh"} if n == SIZES[1] else {})
+    systems = SYSTEMS | ({"lsh": IndexOptions("lsh", compare=20)} if n == SIZES[1] else {})
     names = [str(i) for i in range(n)]
     built: dict[str, Built] = {}
-    for system, method in systems.items():
-        built[system] = _build(names, vectors, method, _says(context, f"{case}: building {system}"))
+    for system, options in systems.items():
+        built[system] = _build(names, vectors, options, _says(context, f"{case}: building {system}"))
     recall, wrong = _recall({name: b.index for name, b in built.items()}, queries)
 
     rows = [
@@ -81,11 +88,11 @@ def _size(n: int, trained: Vectors | None, context: Context) -> list[Row]:
     return rows
 
 
-def _build(names: list[str], vectors: Vectors, method: Method, say: Callable[[int, int], None]) -> Built:
+def _build(names: list[str], vectors: Vectors, options: IndexOptions, say: Callable[[int, int], None]) -> Built:
     """An index of all labels in all threads, its build time, and what the process grew by."""
     set_threads(os.cpu_count() or 1)
     before, begin = psutil.Process().memory_info().rss, time.perf_counter()
-    index = Index(names, vectors, IndexOptions(method), say)
+    index = Index(names, vectors, options, say)
     seconds = time.perf_counter() - begin
     return Built(index, seconds, max(0, psutil.Process().memory_info().rss - before) / 1e6)
 

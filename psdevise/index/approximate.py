@@ -5,7 +5,7 @@ Jégou et al. 2011 (product quantisation), in faiss's form that scans 4-bit code
 trees as the way to many labels.
 
 Pictures lie far from all labels (a cosine of about .3 to their own), so that a graph or lists must look at many rows to
-miss few. `scan` looks at all of them, in codes of two bits a dimension. Whatever looks proposes `compare` times as many
+miss few. `scan` looks at all of them, in codes of a few bits a dimension. It and `lsh` propose `compare` times as many
 rows as are wanted, of which `psdevise.index.Index` takes the best by the true product.
 """
 
@@ -37,7 +37,10 @@ class IndexOptions:
         "exact: a matrix product; scan: all rows as short codes; hnsw: a graph of near rows; ivf: inverted lists;"
         " lsh: hashes; flat: exact, by faiss",
     )
-    compare: int = option(30, "scan, lsh: rows compared by the true product, for each one wanted", low=1)
+    compare: int = option(8, "scan, lsh: rows compared by the true product, for each one wanted", low=1)
+    code_dims: int = option(
+        1, "scan: dimensions of each code of 4 bits; 2 is up to twice as fast, and wants compare: 40", low=1, high=8
+    )
     links: int = option(32, "hnsw: links of a row in the graph", low=2)
     build_width: int = option(100, "hnsw: rows looked at for the links of a new one", low=1)
     search_width: int = option(1024, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
@@ -63,11 +66,11 @@ class Candidates:
             on_progress(self._index.ntotal, len(vectors))
 
     def add(self, vectors: Floats) -> None:
-        self._index.add(self._even(vectors))
+        self._index.add(self._whole(vectors))
 
     def propose(self, queries: Floats, k: int, removed: Sequence[int]) -> npt.NDArray[np.int64]:
         """Rows [q, ≥ k] that may be the nearest ones, −1 where there are none and for `removed` ones."""
-        queries = self._even(queries)
+        queries = self._whole(queries)
         if self._options.method not in ("scan", "lsh"):
             found: npt.NDArray[np.int64] = self._index.search(queries, k, params=self._how(k, removed))[1]
             return found
@@ -76,10 +79,10 @@ class Candidates:
         rows = self._index.search(queries, many)[1]
         return np.where(np.isin(rows, removed), -1, rows) if removed else rows
 
-    def _even(self, vectors: Floats) -> Floats:
-        """Codes are of pairs of dimensions: an odd one gets a partner."""
-        odd = self._options.method == "scan" and vectors.shape[1] % 2
-        return np.pad(vectors, ((0, 0), (0, 1))) if odd else vectors
+    def _whole(self, vectors: Floats) -> Floats:
+        """With dimensions of zeros, up to as many as codes are made of."""
+        short = self._index.d - vectors.shape[1]
+        return np.pad(vectors, ((0, 0), (0, short))) if short else vectors
 
     def _how(self, many: int, removed: Sequence[int]) -> Any:
         """faiss's parameters of a search."""
@@ -102,7 +105,7 @@ def set_threads(n: int) -> None:
 def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     n, dim = rows.shape
     if options.method == "scan":
-        return _codes(rows)
+        return _codes(rows, options.code_dims)
     if options.method == "flat":
         return faiss.IndexFlatIP(dim)
     if options.method == "hnsw":
@@ -119,15 +122,14 @@ def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     return lists
 
 
-def _codes(rows: Floats) -> faiss.Index:
-    """Each pair of dimensions as one of 16 values, found by k-means."""
+def _codes(rows: Floats, together: int) -> faiss.Index:
+    """So many dimensions together as one of 16 values, found by k-means."""
     n, dim = rows.shape
-    dim += dim % 2
+    codes = -(-dim // together)
     if n < FEWEST:
         return faiss.IndexFlatIP(dim)
     any_faiss: Any = faiss  # whose stubs lack it
-    codes = any_faiss.IndexPQFastScan(dim, dim // 2, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.pq.cp.min_points_per_centroid = 1
-    sample = rows[:: max(1, n // FITTED_ON)]
-    codes.train(np.pad(sample, ((0, 0), (0, dim - sample.shape[1]))))
-    return codes
+    index = any_faiss.IndexPQFastScan(codes * together, codes, 4, faiss.METRIC_INNER_PRODUCT)
+    index.pq.cp.min_points_per_centroid = 1
+    index.train(np.pad(rows[:: max(1, n // FITTED_ON)], ((0, 0), (0, codes * together - dim))))
+    return index
