@@ -74,10 +74,11 @@ def draw(
     apart = {SPLIT: [label for label in protocol.split.unseen for _ in range(50)]}
     jobs = [(drawn, drawn.variant, parts, lists.seen) for drawn in SYSTEMS]
     jobs.append((SYSTEMS[1], f"500-D, {len(protocol.split.seen)} classes", apart, protocol.split.seen))
+    key = store.key_of([protocol.seed, supervised, unseen, space.names, lists.seen, lists.edges])
     found = []
     for number, (drawn, variant, own, trained_on) in enumerate(jobs):
         on_progress(number, len(jobs))
-        place = store.join(folder, f"{drawn.name}-{variant}".replace(", ", "-").replace(" ", "-"))
+        place = store.join(folder, f"{drawn.name}-{variant}-{key}".replace(", ", "-").replace(" ", "-"))
         if not store.exists(store.join(place, "system.json")):
             system = Embedded(place, drawn.name, variant, trained_on)
             vectors = _labels(drawn, protocol, space)

@@ -19,7 +19,7 @@ from psdevise.labels.vectors import WordVectors, save_parquet
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.run import execute
 
-UNSEEN = 12
+UNSEEN = 72  # a few to train on: it is a large net
 
 
 @pytest.mark.slow
