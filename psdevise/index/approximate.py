@@ -93,7 +93,8 @@ class Candidates:
         if self._options.method == "ivf":
             probes = self._options.probes or max(1, self._index.nlist // 4)
             return any_faiss.SearchParametersIVF(sel=without, nprobe=probes)
-        return any_faiss.SearchParameters(sel=without)
+        # With parameters, even empty ones, Flat makes no blocked product.
+        return any_faiss.SearchParameters(sel=without) if removed else None
 
 
 def set_threads(n: int) -> None:
