@@ -100,7 +100,7 @@ def markdown(found: dict[str, Any], kinds: Sequence[str], heading: str) -> str:
     parts = [f"# {heading}", ""]
     for kind in kinds:
         comparison = Comparison(found, kind)
-        parts += [f"## {kind}: {len(comparison.splits)} splits", ""]
+        parts += [f"## {kind}: {len(comparison.splits)} split{'s' * (len(comparison.splits) > 1)}", ""]
         parts += _systems(comparison) + _generalised(comparison) + _differences(comparison) + _margins(comparison)
         parts += claims(comparison)
     return "\n".join(parts) + "\n"
