@@ -101,14 +101,6 @@ def test_every_option_has_a_sentence() -> None:
         assert len(text) > 8, path
 
 
-def test_shipped_configurations_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PSDEVISE_DATA", "/data")
-    jobs = sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))
-    assert len(jobs) >= 2
-    for path in jobs:
-        config.load(RunOptions, str(path))
-
-
 def test_writes_are_whole_or_not_at_all(tmp_path: Path) -> None:
     path = str(tmp_path / "folder" / "f")
     assert store.write_bytes(path, b"one") == store.sha256(path) == store.sha256_of(b"one")
