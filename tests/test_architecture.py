@@ -34,7 +34,7 @@ ARROWS = {
     "events": {"errors"},
 }
 HOME = {
-    "ray": {"runtime", "bench"},
+    "ray": {"runtime"},
     "prometheus_client": {"monitor"},
     "click": {"cli"},
     "rich": {"cli"},

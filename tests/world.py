@@ -42,6 +42,20 @@ TINY: dict[str, Any] = {
     "monitor": {"port": None},
 }
 
+PHASES = [
+    "world",
+    "images",
+    "vocabulary",
+    "language",
+    "visual",
+    "labels",
+    "features",
+    "joint-devise",
+    "joint-random",
+    "index",
+    "evaluate",
+]
+
 
 def tiny(folder: Path, *overrides: str) -> RunOptions:
     return config.build(RunOptions, config.override(TINY, (f"folder={folder}", *overrides)))

@@ -30,7 +30,7 @@ from psdevise.runtime.job import ClusterOptions, Host, Job
 from psdevise.server.ledger import Ledger, cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import ModuleTask
+from psdevise.worker.module import ModuleTask, of_mean
 from psdevise.worker.task import batches
 
 MODELS = {"cnn32": cnn32, "mlp": mlp}
@@ -223,7 +223,7 @@ def held_out_loss(parameters: dict[str, np.ndarray], task: ModuleTask, folder: s
 
 def _loss(module: nn.Module, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     value = nn.functional.cross_entropy(module(batch[0]), batch[1])
-    return value, {"examples": float(len(batch[1])), "loss": float(value.detach()) * len(batch[1])}
+    return of_mean(value, len(batch[1]))
 
 
 def _floats(pixels: np.ndarray) -> Tensor:  # type: ignore[type-arg]

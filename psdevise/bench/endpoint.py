@@ -9,9 +9,9 @@ from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-import ray
 
 from psdevise import store
+from psdevise.runtime.actor import ask_all, spawn
 from psdevise.runtime.actors import ShardActor
 from psdevise.runtime.coordinator_actor import CoordinatorActor
 from psdevise.runtime.segment import Gradients, available
@@ -48,24 +48,25 @@ class Server:
         manifest = {"number": 0, "layout": self.layout.plain(), "checksums": checksums}
         name = f"bench-{os.getpid()}-{next(_incarnations)}"
         self._names = [f"{name}-{i}" for i in range(shards)]
-        self.shards: list[Any] = [
-            ray.remote(ShardActor)
-            .options(num_cpus=0, name=n, namespace=NAMESPACE, max_task_retries=0, resources=resources)
-            .remote(self.layout, i, OptimizerOptions(), LagOptions(), next(_incarnations), folder, manifest)
+        self._shards = [
+            spawn(
+                ShardActor, self.layout, i, OptimizerOptions(), LagOptions(), next(_incarnations), folder, manifest,
+                options={"name": n, "namespace": NAMESPACE, "resources": resources},
+            )
             for i, n in enumerate(self._names)
-        ]
-        coordinator: Any = ray.remote(CoordinatorActor).options(num_cpus=0)
-        self.coordinator = coordinator.remote(
-            slices=[], epochs=0, seed=0, lease_seconds=60.0, bound=None, warm_start=0, expected=1, start_seconds=60.0,
-            state=None,
+        ]  # fmt: skip
+        self._coordinator = spawn(
+            CoordinatorActor, slices=[], epochs=0, seed=0, lease_seconds=60.0, bound=None, warm_start=0, expected=1,
+            start_seconds=60.0, state=None,
         )  # fmt: skip
-        ray.get([s.stats.remote() for s in self.shards])
-        ray.get(self.coordinator.announce.remote(self._names))
+        ask_all(self._shards, "stats")
+        self._coordinator.ask("announce", self._names)
+        self.coordinator = self._coordinator.handle
         store.remove(folder)
 
     def counts(self, what: str) -> int:
         """Sum of a counter over the shards."""
-        return sum(s["counts"].get(what, 0) for s in ray.get([s.stats.remote() for s in self.shards]))
+        return sum(s["counts"].get(what, 0) for s in ask_all(self._shards, "stats"))
 
     @property
     def parts(self) -> int:
@@ -74,8 +75,8 @@ class Server:
         return sum(stop > start for start, stop in ranges)
 
     def end(self) -> None:
-        for actor in (*self.shards, self.coordinator):
-            ray.kill(actor)
+        for actor in (*self._shards, self._coordinator):
+            actor.end()
 
 
 class Endpoint:

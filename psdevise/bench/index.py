@@ -23,6 +23,7 @@ from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
 from psdevise.index import Index, IndexOptions, set_threads
 from psdevise.labels import vectors as word_vectors
+from psdevise.labels.vectors import unit_rows
 
 SIZES, LARGE = (21_841, 155_000), 1_000_000
 DIM = 500
@@ -48,7 +49,7 @@ class Built:
 
 
 def run(context: Context) -> list[Row]:
-    trained = None if context.text is None else _unit(word_vectors.load(context.text).matrix)
+    trained = None if context.text is None else unit_rows(word_vectors.load(context.text).matrix)
     rows = machine.figures("index")
     for n in (*SIZES, LARGE) if context.full else SIZES:
         rows += _size(n, trained, context)
@@ -128,7 +129,3 @@ def _speed(index: Index, queries: Vectors, many: int, number: int) -> float:
 
 def _says(context: Context, what: str) -> Callable[[int, int], None]:
     return lambda done, of: context.on_progress(done, of, what)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +30,13 @@ from psdevise.bench.tasks import INITIAL_ACCUMULATOR, RATE, Batch, Marked
 from psdevise.bench.timers import losses_of, write_step
 from psdevise.errors import BenchmarkFailed, Interrupted
 from psdevise.events import Event, Progress, SnapshotWritten
+from psdevise.runtime.actor import ask_all, object_store_bytes, spawn
+from psdevise.runtime.cluster import disconnect, start_local
 from psdevise.runtime.job import ClusterOptions, Host, Job
+from psdevise.runtime.training import OnRay
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import ModuleTask
+from psdevise.worker.module import ModuleTask, of_mean
 
 SAMPLE_SECONDS = 0.05
 NUMBERS = ("server", "worker", "driver")
@@ -54,9 +56,6 @@ LONG = Plan(1.0, 20_000, 60.0)
 
 
 def run(context: Context) -> list[Row]:
-    from psdevise.runtime.cluster import disconnect, start_local
-    from psdevise.runtime.training import OnRay
-
     os.environ.setdefault("RAY_worker_niceness", "0")
     rows = machine.figures("memory")
     start_local(max(2, os.cpu_count() or 1))
@@ -109,7 +108,7 @@ def measure(plan: Plan, host: Host) -> Samples:
                 for role, pid in dict(pids).items():
                     if (found := pss(pid)) > 0:
                         samples.pss[role].append((now, found))
-                samples.store.append((now, object_store()))
+                samples.store.append((now, object_store_bytes()))
 
         watch = Watch(gate, plan)
         thread = threading.Thread(target=sample, daemon=True)
@@ -169,7 +168,7 @@ def make_task(plan: Plan, path: str, log: str) -> ModuleTask:
         value = module(*batch)
         gate.count()
         write_step(log, 0.0)
-        return value, {"examples": 4.0, "loss": float(value.detach()) * 4}
+        return of_mean(value, 4)
 
     def read(start: int, stop: int, rng: np.random.Generator) -> Iterator[Batch]:
         for row in range(start, stop):
@@ -250,16 +249,6 @@ def pss(pid: int) -> int:
         return 0
 
 
-def object_store() -> int:
-    """Bytes that Ray's object store of this node holds."""
-    import ray
-    from ray._private.internal_api import node_stats
-
-    if not ray.is_initialized():
-        return 0
-    return int(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
-
-
 class TorchOnly:
     """An actor that has imported torch, and nothing of psdevise."""
 
@@ -273,13 +262,11 @@ class TorchOnly:
 
 def torch_only() -> int:
     """PSS of such an actor beside another one: a worker and a shard share torch's code between them, too."""
-    import ray
-
-    actors: list[Any] = [ray.remote(TorchOnly).options(num_cpus=0).remote() for _ in range(2)]
-    ray.get([a.pss.remote() for a in actors])
-    found = int(ray.get(actors[0].pss.remote()))
+    actors = [spawn(TorchOnly) for _ in range(2)]
+    ask_all(actors, "pss")
+    found = int(actors[0].ask("pss"))
     for actor in actors:
-        ray.kill(actor)
+        actor.end()
     return found
 
 

@@ -33,7 +33,7 @@ from psdevise.server.coordinator import Coordinator
 from psdevise.server.ledger import Ledger
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import ModuleTask
+from psdevise.worker.module import ModuleTask, of_mean
 
 WORKERS, SHARDS = 16, 8
 SCRAPES, REPORTS = 20, 2000
@@ -162,7 +162,7 @@ def _loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     x, y = batch
     value = torch.nn.functional.cross_entropy(model(x), y)
-    return value, {"examples": float(len(y)), "loss": float(value.detach()) * len(y)}
+    return of_mean(value, len(y))
 
 
 def _read(start: int, stop: int, rng: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,7 +24,10 @@ from psdevise.bench.tasks import CASES, FIRST, INITIAL_ACCUMULATOR, LAST, RATE, 
 from psdevise.bench.timers import TimerTask
 from psdevise.errors import Interrupted
 from psdevise.events import Event, Progress, Restarted
+from psdevise.runtime.actor import empty_call
+from psdevise.runtime.cluster import disconnect
 from psdevise.runtime.job import ClusterOptions, Host, Job
+from psdevise.runtime.training import OnRay
 from psdevise.server import snapshot
 from psdevise.server.layout import Layout
 from psdevise.server.optimizer import OptimizerOptions
@@ -142,33 +144,11 @@ def audit_counts(gate: Gate, seen: Seen) -> int:
     return abs(gate.total - seen.counts["applied"]) + gate.wrong + seen.restarts + other
 
 
-class Empty:
-    """An actor that does nothing."""
-
-    def nothing(self) -> None:
-        """Returns at once."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
-def empty_call() -> Callable[[], object]:
-    """The round trip of an empty call to a Ray actor of this node."""
-    import ray
-
-    actor: Any = ray.remote(Empty).options(num_cpus=0).remote()
-    return lambda: ray.get(actor.nothing.remote())
-
-
 def main(path: str) -> None:
-    import ray
-
-    from psdevise.runtime.training import OnRay
-
     specification = Specification(**store.read_json(path))
     found = train(specification, make_job(specification), OnRay())
     found["empty_call"] = asdict(machine.empty_call("", empty_call()))
-    ray.shutdown()
+    disconnect()
     store.write_json(specification.result, found)
 
 

@@ -23,9 +23,10 @@ import torch
 
 from psdevise.bench import arithmetic, machine
 from psdevise.bench.contest import CORES, Program, System
-from psdevise.bench.ours import Empty
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
+from psdevise.runtime.actor import Empty, spawn
+from psdevise.runtime.cluster import disconnect, start_local
 
 MEGABYTES = 16.0
 
@@ -113,26 +114,22 @@ def measure(plan: Plan, shards: int, costs: Costs, done: Callable[[int], None] =
 
 def measure_costs(megabytes: float, repeats: int = 30) -> tuple[Costs, Row]:
     """This machine's costs, and the row of an empty Ray call's round trip; starts and ends a Ray of its own."""
-    import ray
-
-    from psdevise.runtime.cluster import start_local
-
     torch.set_num_threads(1)
     size = int(megabytes * 1e6 / 4)
     memcpy = arithmetic.seconds(arithmetic.memcpy(size), repeats)
     adagrad = arithmetic.seconds(arithmetic.adagrad(size), repeats)
     start_local(CORES)
     try:
-        actor: Any = ray.remote(Empty).options(num_cpus=0).remote()
-        row = machine.empty_call("scale", lambda: ray.get(actor.nothing.remote()))
-        both = [psutil.Process(), psutil.Process(ray.get(actor.pid.remote()))]
+        actor = spawn(Empty)
+        row = machine.empty_call("scale", lambda: actor.ask("nothing"))
+        both = [psutil.Process(), psutil.Process(actor.ask("pid"))]
         calls = 500
         before = _cpu(both)
         for _ in range(calls):
-            ray.get(actor.nothing.remote())
+            actor.ask("nothing")
         call = (_cpu(both) - before) / calls
     finally:
-        ray.shutdown()
+        disconnect()
     return Costs(call, memcpy, adagrad), row
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from psdevise.bench.gate import Gate
 from psdevise.models.alexnet import alexnet
-from psdevise.worker.module import ModuleTask
+from psdevise.worker.module import ModuleTask, of_mean
 
 MARK = 64
 FIRST, LAST = "first.weight", "last.weight"
@@ -137,7 +137,7 @@ def gated_task(case: Case, gate: Gate, n: int, slices: int, epochs: int) -> Modu
         gate.enter(wrong=int(module.torn))
         gate.count()
         value = module(*batch)
-        return value, {"examples": float(len(batch[1])), "loss": float(value.detach()) * len(batch[1])}
+        return of_mean(value, len(batch[1]))
 
     def read(start: int, stop: int, rng: np.random.Generator) -> Iterator[Batch]:
         if not drawn:

@@ -15,7 +15,7 @@ from psdevise.bench.gate import Gate
 from psdevise.bench.tasks import FIRST, LAST, MARK, Batch
 from psdevise.server.layout import Dense, Layout
 from psdevise.server.protocol import Array, Rows
-from psdevise.worker.module import ModuleTask
+from psdevise.worker.module import ModuleTask, of_mean
 from psdevise.worker.replica import Replica
 from psdevise.worker.task import Figures, TableGradient
 
@@ -94,7 +94,7 @@ def learning_task(gate: Gate, log: str, seconds: float, slow_seconds: float, slo
         time.sleep(max(0.0, begin + (slow_seconds if ranks[0] < slow else seconds) - time.monotonic()))
         gate.count()
         write_step(log, float(value.detach()))
-        return value, {"examples": float(len(batch[1])), "loss": float(value.detach()) * len(batch[1])}
+        return of_mean(value, len(batch[1]))
 
     def read(start: int, stop: int, rng: np.random.Generator) -> Iterator[Batch]:
         drawn = torch.Generator().manual_seed(int(rng.integers(2**31)))

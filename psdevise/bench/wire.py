@@ -10,17 +10,16 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from psdevise.bench import arithmetic, machine
 from psdevise.bench.endpoint import Endpoint, Server
-from psdevise.bench.ours import empty_call
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
+from psdevise.runtime.actor import empty_call, spawn
+from psdevise.runtime.cluster import disconnect, start_local
 from psdevise.server.optimizer import OptimizerOptions, TableOptimizer
 from psdevise.server.protocol import Identity
 from psdevise.worker.effects import Call
@@ -37,8 +36,6 @@ Case = Callable[[str], list[Row]]
 
 def run(context: Context) -> list[Row]:
     """All cases on this host; with --full every size with every number of shards."""
-    from psdevise.runtime.cluster import start_local
-
     torch.set_num_threads(1)
     rows = machine.figures("wire")
     cases: dict[str, Case] = {"round trip": round_trips}
@@ -58,7 +55,7 @@ def run(context: Context) -> list[Row]:
         rows.append(machine.empty_call("wire", empty_call()))
         context.on_progress(len(cases), len(cases), "done")
     finally:
-        ray.shutdown()
+        disconnect()
     return rows
 
 
@@ -115,15 +112,15 @@ def contended(megabytes: float, folder: str, seconds: float = CONTENDED_SECONDS)
     """Pulls while another worker pushes without a pause: how fast, and how many were torn (none may be)."""
     server = Server(int(megabytes * 1e6 / 4), 1, folder)
     endpoint = Endpoint(server.layout, server.coordinator)
-    writer: Any = ray.remote(Endpoint).options(num_cpus=0).remote(server.layout, server.coordinator, 1)
-    before = ray.get(writer.push_for.remote(0.1))
-    pushing = writer.push_for.remote(seconds)
+    writer = spawn(Endpoint, server.layout, server.coordinator, 1)
+    before = writer.ask("push_for", 0.1)
+    pushing = writer.begin("push_for", seconds)
     taken, torn = [], 0
-    while not ray.wait([pushing], timeout=0)[0]:
+    while not pushing.ready:
         taken.append(endpoint.pull())
         torn += endpoint.torn()
-    errors = torn + abs(before + ray.get(pushing) - server.counts("applied"))
-    ray.kill(writer)
+    errors = torn + abs(before + pushing.get() - server.counts("applied"))
+    writer.end()
     server.end()
     case = f"{case_of(megabytes, 1)}, a writer at full speed"
     speeds = {"psdevise": [megabytes / t for t in taken]}

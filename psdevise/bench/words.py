@@ -23,7 +23,6 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-import ray
 
 from psdevise import store
 from psdevise.bench import machine
@@ -39,6 +38,7 @@ from psdevise.labels.vectors import WordVectors
 from psdevise.models.skipgram import SkipGramOptions
 from psdevise.phases.language import BuildLanguage, LanguageOptions
 from psdevise.phases.language import word_vectors as trained_vectors
+from psdevise.runtime.actor import worker_niceness
 from psdevise.runtime.cluster import connect
 from psdevise.runtime.hosts import make_host
 from psdevise.runtime.job import ClusterOptions, Job
@@ -252,10 +252,8 @@ def _gensim(
 
 @cache
 def _niceness() -> int:
-    """That of Ray's workers here, which its version and configuration decide."""
     connect(ClusterOptions(num_workers=1), "psdevise")
-    found: int = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
-    return found
+    return worker_niceness()
 
 
 def _lines(path: str, words: int | None) -> Iterator[list[str]]:

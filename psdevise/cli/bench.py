@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from psdevise.bench.table import Context, Row, check, to_plain
-from psdevise.cli.console import console, error_console
+from psdevise.cli.console import console, counted_steps
 
 # name → one line of help; the module is psdevise.bench.NAME and has run(context) -> list[Row].
 BENCHMARKS: dict[str, str] = {
@@ -43,8 +42,7 @@ def bench(name: str, json_path: str | None, full: bool, images: str | None, text
     from psdevise import store
 
     module = importlib.import_module(f"psdevise.bench.{name}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=error_console, transient=True) as progress:
+    with counted_steps() as progress:
         bar = progress.add_task(name, total=None)
 
         def on_progress(done: int, of: int, what: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from psdevise.cli.console import console, error_console
+from psdevise.cli.console import console, counted_steps
 
 if TYPE_CHECKING:
     from psdevise.compare.cifar100 import Words
 
+F = TypeVar("F", bound=Callable[..., Any])
 DATA = click.option(
     "--data",
     envvar="PSDEVISE_DATA",
@@ -26,7 +26,26 @@ OUT = click.option(
     "--out", required=True, metavar="DIR", help="Finished cells, tables and figures; goes on from there."
 )
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
+PATCHES = click.option(
+    "--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms."
+)
 VECTORS = "Word vectors: a finished run's folder, or a file in word2vec, GloVe or Parquet form."
+
+
+def bases(default: int) -> Callable[[F], F]:
+    return click.option(
+        "--bases", default=default, show_default=True, type=click.IntRange(2), help="Atoms of the features."
+    )
+
+
+def coding(default: str) -> Callable[[F], F]:
+    return click.option(
+        "--coding",
+        default=default,
+        show_default=True,
+        type=click.Choice(["triangle", "omp1"]),
+        help="triangle: k-means; omp1: matching pursuit with both signs, as Socher's, twice as wide.",
+    )
 
 
 @click.group(epilog="A stopped comparison goes on where it stopped when the same command is given again.")
@@ -62,15 +81,9 @@ def compare() -> None:
 @click.option("--splits", default=5, show_default=True, type=click.IntRange(1, 10), help="Splits of each kind.")
 @click.option("--draws", default=3, show_default=True, type=click.IntRange(1), help="Draws of random embeddings.")
 @click.option("--train-per-class", type=click.IntRange(2), help="The first N training pictures of each class.")
-@click.option("--bases", default=400, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
-@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
-@click.option(
-    "--coding",
-    default="triangle",
-    show_default=True,
-    type=click.Choice(["triangle", "omp1"]),
-    help="triangle: k-means; omp1: Socher's, twice as wide.",
-)
+@bases(400)
+@PATCHES
+@coding("triangle")
 @click.option("--validation-rows", default=5000, show_default=True, type=click.IntRange(1), help="Last rows of train.")
 @click.option("--system", "systems", multiple=True, metavar="MODULE:NAME", help="A system of your own beside them.")
 @click.option("--run", "runs", multiple=True, metavar="RUN", help="A finished run, for table (ii): the trained core.")
@@ -132,15 +145,9 @@ def cifar100(
 @click.option("--draws", default=5, show_default=True, type=click.IntRange(0), help="Draws of random vectors.")
 @click.option("--train-per-class", default=1500, show_default=True, type=click.IntRange(2), help="Training pictures.")
 @click.option("--test-per-class", default=1000, show_default=True, type=click.IntRange(2), help="Test pictures.")
-@click.option("--bases", default=1600, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
-@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
-@click.option(
-    "--coding",
-    default="omp1",
-    show_default=True,
-    type=click.Choice(["omp1", "triangle"]),
-    help="omp1: matching pursuit, both signs; triangle: k-means, half as wide.",
-)
+@bases(1600)
+@PATCHES
+@coding("omp1")
 @click.option(
     "--penalty", default=0.3, show_default=True, type=click.FloatRange(0, min_open=True), help="λ of the map."
 )
@@ -198,8 +205,8 @@ def cifar10(
 @click.option("--epochs", default=6, show_default=True, type=click.IntRange(1), help="Passes over the pictures.")
 @click.option("--train-per-class", default=250, show_default=True, type=click.IntRange(2), help="Training pictures.")
 @click.option("--scenes", default=12_000, show_default=True, type=click.IntRange(8), help="Training scenes.")
-@click.option("--bases", default=400, show_default=True, type=click.IntRange(2), help="Atoms of the features.")
-@click.option("--patches", default=400_000, show_default=True, type=click.IntRange(100), help="Patches for the atoms.")
+@bases(400)
+@PATCHES
 @click.option("--validation-rows", default=5000, show_default=True, type=click.IntRange(1), help="Last rows of train.")
 def labels(
     data: str,
@@ -250,8 +257,7 @@ def _words(source: str) -> Words:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=error_console, transient=True) as progress:
+    with counted_steps() as progress:
         bar = progress.add_task("", total=None)
         shown = ""
 

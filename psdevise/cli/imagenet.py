@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from psdevise.cli.console import console, error_console
+from psdevise.cli.console import console, counted_steps
 
 LISTS = {"seen": "synsets_1k.tsv", "every": "synsets_21k.tsv", "is_a": "is_a.tsv"}
 
@@ -82,8 +81,7 @@ def imagenet(
         split = Split(f"{len(parts[0])}/{len(parts[1])} of {split_unseen.rsplit('/', 1)[-1]}", *parts)
     protocol = protocols.Protocol(lists, split, seed=seed)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=error_console, transient=True) as bar:
+    with counted_steps() as bar:
 
         def shown(what: str) -> Callable[[int, int], None]:
             task = bar.add_task(what, total=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -61,7 +62,9 @@ def psdevise() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 an expected error, 2 usage, 3 a bug of ours, 130 Ctrl-C."""
+    """Runs the command line and exits: 0 done, 1 an expected error, 2 usage, 3 a bug of ours, 130 Ctrl-C or SIGTERM."""
+    # By default SIGTERM ends a process without its `finally`s, and what it started would go on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(arguments))
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from psdevise import store
 from psdevise.data import features
-from psdevise.data.features import Features
 from psdevise.data.pictures import Columns, PictureTable, decode
 from psdevise.labels.split import Split
 from psdevise.models.single_layer import SingleLayerOptions, Standard, fit
@@ -96,17 +95,10 @@ def compute(
     values = codes("train", train)
     allowed = set(base.labels)
     standard = Standard(values[[row for row, label in enumerate(train.labels) if label in allowed]])
-    _write(found.train, standard(values), train.labels)
+    features.write_rows(found.train, standard(values), [[label] for label in train.labels])
     validation = pictures[1].of(split.seen)
-    _write(found.validation, standard(codes("validation", validation)), validation.labels)
-    _write(found.test, standard(codes("test", pictures[2])), pictures[2].labels)
+    features.write_rows(
+        found.validation, standard(codes("validation", validation)), [[label] for label in validation.labels]
+    )
+    features.write_rows(found.test, standard(codes("test", pictures[2])), [[label] for label in pictures[2].labels])
     return found
-
-
-def _write(path: str, values: npt.NDArray[np.float32], labels: Sequence[str]) -> None:
-    parts = []
-    for start in range(0, len(labels), 2000):
-        stop = min(start + 2000, len(labels))
-        ids = [str(row) for row in range(start, stop)]
-        parts.append(Features(ids, values[start:stop], [(label,) for label in labels[start:stop]]))
-    features.write(path, parts, values.shape[1])

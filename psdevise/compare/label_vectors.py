@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from psdevise.labels.vectors import unit_rows
 from psdevise.scores import Interval, bootstrap
-from psdevise.systems.recipe import unit
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,12 +23,12 @@ class LabelVectors:
         self.names = tuple(names)
         self._index = {name: i for i, name in enumerate(names)}
         self._vectors = np.asarray(vectors, np.float32)
-        self._unit = unit(self._vectors)
+        self._unit = unit_rows(self._vectors)
 
     def nearest(self, plus: Sequence[str], minus: Sequence[str] = (), top: int = 5) -> list[tuple[str, float]]:
         """The labels of highest cosine with Σ plus − Σ minus, these themselves left out."""
         point = sum(self._vectors[self._index[n]] for n in plus) - sum(self._vectors[self._index[n]] for n in minus)
-        cosines = self._unit @ unit(np.asarray(point, np.float32)[None])[0]
+        cosines = self._unit @ unit_rows(np.asarray(point, np.float32)[None])[0]
         cosines[[self._index[name] for name in (*plus, *minus)]] = -np.inf
         best = np.argsort(-cosines, kind="stable")[:top]
         return [(self.names[i], float(cosines[i])) for i in best]
@@ -58,7 +58,7 @@ class LabelVectors:
         per_member = []
         for i, row in enumerate(rows):
             points = self._vectors[row] - groups[of[i]] + np.delete(groups, of[i], axis=0)
-            cosines = unit(np.asarray(points, np.float32)) @ self._unit[rows].T
+            cosines = unit_rows(np.asarray(points, np.float32)) @ self._unit[rows].T
             cosines[:, i] = -np.inf
             per_member.append(float((of[cosines.argmax(axis=1)] == np.delete(np.arange(len(groups)), of[i])).mean()))
         return bootstrap(np.array(per_member))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from psdevise.compare.annotations import Rows
 from psdevise.compare.frozen import OnProgress, read_pictures
 from psdevise.compare.splits import home
 from psdevise.data import features
-from psdevise.data.features import Features
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.split import read_lines
@@ -54,7 +53,7 @@ class Made:
         """File of labels alone, features being 0."""
         path = store.join(self.folder, "annotations", f"{which}.parquet")
         if not store.exists(path):
-            _write(path, np.zeros((len(self.rows[which]), 1), np.float32), self.rows[which])
+            features.write_rows(path, np.zeros((len(self.rows[which]), 1), np.float32), self.rows[which])
         return path
 
 
@@ -107,21 +106,12 @@ def compute(made: Made, layer: SingleLayerOptions, seed: int, on_progress: OnPro
         standard = Standard(values[own])
         values = standard(values)
         of_test = coder.codes(made.pixels[test], _progress(on_progress, test))
-        _write(made.features(test), standard(of_test), made.rows[test])
+        features.write_rows(made.features(test), standard(of_test), made.rows[test])
         for which, rows in made.rows.items():
             if which not in made.pixels and which != "validation" and train == "pictures":
-                _write(made.features(which), values, rows)
-        _write(made.features(train), values, made.rows[train])
+                features.write_rows(made.features(which), values, rows)
+        features.write_rows(made.features(train), values, made.rows[train])
 
 
 def _progress(on_progress: OnProgress, which: str) -> Callable[[int, int], None]:
     return lambda done, of: on_progress(done, of, f"features of {which}")
-
-
-def _write(path: str, values: npt.NDArray[np.float32], labels: Sequence[tuple[str, ...]]) -> None:
-    parts = []
-    for start in range(0, len(labels), 2000):
-        stop = min(start + 2000, len(labels))
-        ids = [str(row) for row in range(start, stop)]
-        parts.append(Features(ids, values[start:stop], list(labels[start:stop])))
-    features.write(path, parts, values.shape[1])

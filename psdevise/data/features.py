@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from psdevise import store
 from psdevise.errors import DataError
 
+ROWS = 2000  # of a row group
+
 
 @dataclass(frozen=True)
 class Features:
@@ -54,6 +56,15 @@ def write(path: str, parts: Iterable[Features], dim: int) -> str:
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
     return store.write_atomic(path, write_to)
+
+
+def write_rows(path: str, values: npt.NDArray[np.float32], labels: Sequence[Sequence[str]]) -> str:
+    """Writes values [n, dim] and their labels, numbered from 0; returns the file's SHA-256."""
+    starts = range(0, len(labels), ROWS)
+    ids = [str(row) for row in range(len(labels))]
+    cuts = (slice(start, start + ROWS) for start in starts)
+    parts = (Features(ids[cut], values[cut], [tuple(row) for row in labels[cut]]) for cut in cuts)
+    return write(path, parts, values.shape[1])
 
 
 def read(path: str, keep: Sequence[str] | None = None) -> Features:

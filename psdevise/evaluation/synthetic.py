@@ -26,7 +26,7 @@ from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.hops import Lists
 from psdevise.labels.resolve import ResolveOptions, resolve
 from psdevise.labels.space import LabelSpace
-from psdevise.labels.vectors import WordVectors
+from psdevise.labels.vectors import WordVectors, unit_rows
 
 Vectors = npt.NDArray[np.float32]
 
@@ -98,7 +98,7 @@ def _labels(drawn: Drawn, protocol: Protocol, space: LabelSpace) -> WordVectors:
     """Unit vectors of every label."""
     rng = np.random.default_rng([protocol.seed, 31, drawn.dim])
     if drawn.random:
-        return WordVectors(space.names, _unit(rng.standard_normal((len(space.names), drawn.dim), dtype=np.float32)))
+        return WordVectors(space.names, unit_rows(rng.standard_normal((len(space.names), drawn.dim), dtype=np.float32)))
     hierarchy = Hierarchy([(child, parent) for child, parent, _ in protocol.lists.edges])
     nodes = _down_the_graph(hierarchy, drawn.dim, rng)
     sums: dict[str, Vectors] = {}
@@ -106,7 +106,7 @@ def _labels(drawn: Drawn, protocol: Protocol, space: LabelSpace) -> WordVectors:
         term = space.terms[name][0].lower()
         sums[term] = sums[term] + nodes[name] if term in sums else nodes[name]
     terms = WordVectors(tuple(sums), np.stack(list(sums.values())))
-    return WordVectors(space.names, _unit(resolve(space, terms, ResolveOptions())[0]))
+    return WordVectors(space.names, unit_rows(resolve(space, terms, ResolveOptions())[0]))
 
 
 def _down_the_graph(hierarchy: Hierarchy, dim: int, rng: np.random.Generator) -> dict[str, Vectors]:
@@ -115,11 +115,13 @@ def _down_the_graph(hierarchy: Hierarchy, dim: int, rng: np.random.Generator) ->
     waiting = list(dict.fromkeys(node for edge in hierarchy.edges for node in edge))
     while waiting:
         ready = [n for n in waiting if all(p in found for p in hierarchy.parents.get(n, ()))]
-        steps = _unit(rng.standard_normal((len(ready), dim), dtype=np.float32))
+        steps = unit_rows(rng.standard_normal((len(ready), dim), dtype=np.float32))
         for node, step in zip(ready, steps, strict=True):
             parents = hierarchy.parents.get(node, ())
             above = sum((found[p] for p in parents), np.zeros(dim, np.float32))
-            found[node] = _unit(np.float32(KEPT) * _unit(above[None]) + np.float32((1 - KEPT**2) ** 0.5) * step)[0]
+            found[node] = unit_rows(
+                np.float32(KEPT) * unit_rows(above[None]) + np.float32((1 - KEPT**2) ** 0.5) * step
+            )[0]
         done = set(ready)
         waiting = [n for n in waiting if n not in done]
     return found
@@ -138,14 +140,10 @@ def _write(
             cosine = np.array([SEEN_COSINE if label in seen else UNSEEN_COSINE for label in labels], np.float32)[
                 :, None
             ]
-            noise = _unit(rng.standard_normal(own.shape, dtype=np.float32))
+            noise = unit_rows(rng.standard_normal(own.shape, dtype=np.float32))
             values = (cosine * own + np.sqrt(1 - cosine**2) * noise).astype(np.float32)
             if drawn.name == "softmax":
                 values = values @ axes
             yield Features([f"{start + i}" for i in range(len(labels))], values, [(label,) for label in labels])
 
     features.write(path, parts(), len(lists.seen) if drawn.name == "softmax" else drawn.dim)
-
-
-def _unit(rows: Vectors) -> Vectors:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))

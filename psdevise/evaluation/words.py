@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from psdevise import store
 from psdevise.errors import DataError
 from psdevise.labels.space import LabelSpace
-from psdevise.labels.vectors import WordVectors
+from psdevise.labels.vectors import WordVectors, unit_rows
 
 QUESTIONS_AT_ONCE = 256
 Pair = tuple[str, str, float]
@@ -120,7 +120,7 @@ def analogies(
         restrict: questions and answers are among the first so many terms, which files have most frequent first.
     """
     matrix = vectors.matrix[:restrict]
-    unit = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(matrix)
     found = []
     done, of = 0, sum(map(len, sections.values()))
     for name, questions in sections.items():

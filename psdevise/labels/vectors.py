@@ -19,6 +19,11 @@ from psdevise import store
 from psdevise.errors import DataError
 
 
+def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows [n, dim] of length 1; rows of zeros stay so."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+
+
 @dataclass(frozen=True)
 class WordVectors:
     """
@@ -57,8 +62,7 @@ class WordVectors:
 
     @cached_property
     def _unit(self) -> npt.NDArray[np.float32]:
-        norms = np.linalg.norm(self.matrix, axis=1, keepdims=True)
-        return (self.matrix / np.maximum(norms, 1e-12)).astype(np.float32)
+        return unit_rows(self.matrix)
 
     def save(self, path: str) -> None:
         """By the file's name: `.parquet` (terms as they are), `.bin` word2vec binary, `.glove` or `.glove.txt` GloVe's

@@ -33,7 +33,7 @@ from psdevise.server.layout import Group
 from psdevise.server.ledger import cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import ModuleTask, Schedule, schedule
+from psdevise.worker.module import ModuleTask, Schedule, of_mean, schedule
 from psdevise.worker.task import Figures
 
 JointLoss = Literal["hinge", "hinge_sum", "l2"]
@@ -163,8 +163,7 @@ def joint_loss(
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         mode: Literal["cut", "sum"] = "cut" if options.loss == "hinge" else "sum"
         value = hinge_rank(projected, vectors, true, generator, options.margin, mode)
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))
 
 
 def load_devise(path: str, core: CoreOptions, normalise: bool = False) -> DeViSE:

@@ -23,7 +23,7 @@ from psdevise.server.layout import Group
 from psdevise.server.ledger import cut
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.module import ModuleTask, Schedule, schedule
+from psdevise.worker.module import ModuleTask, Schedule, of_mean, schedule
 from psdevise.worker.task import Figures
 
 
@@ -75,8 +75,7 @@ def softmax_loss(module: nn.Module, batch: Any, rng: np.random.Generator, smooth
     logits = module(pictures)
     value = cross_entropy(logits, true, smoothing)
     right = true.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n, "right": float(right)}
+    return of_mean(value, len(true), right=float(right))
 
 
 def load_softmax(path: str, core: CoreOptions) -> Softmax:

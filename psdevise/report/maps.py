@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from psdevise import store
 from psdevise.errors import DataError
+from psdevise.labels.vectors import unit_rows
 from psdevise.report.chart import Mark, scatter
 
 MOST_PICTURES = 1500
@@ -64,7 +65,7 @@ def tsne(vectors: Floats) -> npt.NDArray[np.float64]:
         raise DataError(f"a t-SNE map of {n} points says nothing")
     if not np.isfinite(vectors).all():
         raise DataError("a vector is not finite")
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     if np.ptp(unit, axis=0).max() < 1e-6:
         raise DataError("all vectors are the same")
     if min(unit.shape) > 50:

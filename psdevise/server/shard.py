@@ -16,6 +16,7 @@ import torch
 
 from psdevise.config import option
 from psdevise.errors import BadGradient, StaleIncarnation, UnknownVersion
+from psdevise.server.held import HeldPushes, mean
 from psdevise.server.layout import Layout
 from psdevise.server.memory import Memory
 from psdevise.server.optimizer import DenseOptimizer, OptimizerOptions, TableOptimizer, all_finite
@@ -96,8 +97,7 @@ class Shard:
         }
         self._dense = DenseOptimizer(torch.from_numpy(self._arena), torch.from_numpy(sums), layout, index, optimizer)
         self._answered: dict[int, Answered] = {}
-        self._held: dict[int, tuple[Identity, Gradient, float]] = {}
-        self._turn: Turn | None = None
+        self._held = HeldPushes()
         self.version = Version(incarnation, 0)
         self.counts: Counter[str] = Counter()
         self.lags: Counter[int] = Counter()
@@ -167,7 +167,8 @@ class Shard:
             self._check(gradient, identity)
         except BadGradient:
             if turn is not None:
-                self._go_on_without(identity.worker, turn)
+                self._held.go_on_without(identity.worker, turn)
+                self._complete()
             raise
         lag = self.version.counter - pulled_at.counter
         if turn is not None:
@@ -189,7 +190,7 @@ class Shard:
         known = self._answered.get(worker)
         if known is None or known.incarnation < incarnation:
             self._answered[worker] = Answered(incarnation)
-            self._held.pop(worker, None)
+            self._held.forget(worker)
 
     def answer(self, identity: Identity) -> Ack | None:
         """What became of a held push: `applied` or `held`, or None if this shard does not know it (it
@@ -198,18 +199,12 @@ class Shard:
         known = answered is not None and answered.incarnation == identity.incarnation
         if known and answered is not None and identity.sequence in answered:
             return Ack(self.version, 0, "applied")
-        held = self._held.get(identity.worker)
-        if held is not None and held[0].sequence == identity.sequence:
-            return Ack(self.version, 0, "held")
-        return None
+        return Ack(self.version, 0, "held") if self._held.holds(identity) else None
 
     def amend(self, turn: Turn) -> None:
-        """Some members of the step under way will not send: go on with those that are left. It may come before the
-        first push of its step, which still names the old ones."""
-        if self._turn is None or self._turn.step <= turn.step:
-            self._turn = turn
-            self._held = {w: h for w, h in self._held.items() if w in turn.members}
-            self._complete()
+        """Some members of the step under way will not send: goes on with those that are left."""
+        self._held.amend(turn)
+        self._complete()
 
     def average(self, worker: int, buffers: Array) -> None:
         """Takes a worker's buffers (batch-norm statistics); those served are the mean of each worker's
@@ -315,56 +310,18 @@ class Shard:
         self._memory.end(self.version)
 
     def _hold(self, gradient: Gradient, identity: Identity, rate: float, turn: Turn) -> Ack:
-        current = self._enter(turn)
-        kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
-        if identity.worker in current.members:  # else it was given up, and this comes late
-            self._held[identity.worker] = (identity, kept, rate)
-            self._complete()
+        self._held.add((identity, gradient, rate), turn)
+        self._complete()
         done = identity.sequence in self._answered[identity.worker]
         return Ack(self.version, 0, "applied" if done else "held")
 
-    def _enter(self, turn: Turn) -> Turn:
-        """The turn under way, now that a push of `turn` is here."""
-        if self._turn is None or turn.step > self._turn.step:
-            self._turn, self._held = turn, {}
-        return self._turn
-
-    def _go_on_without(self, worker: int, turn: Turn) -> None:
-        """A refused push counts as in: the others of its turn do not wait for it."""
-        members = tuple(w for w in self._enter(turn).members if w != worker)
-        self.amend(Turn(turn.step, members))
-
     def _complete(self) -> None:
-        """Makes the turn's one update once all members' pushes are in: their mean, in worker order."""
-        if self._turn is None or not self._held or set(self._held) != set(self._turn.members):
+        """Makes the turn's one update, the mean in worker order, once all members' pushes are in."""
+        pushes = self._held.take()
+        if not pushes:
             return
-        in_order = [self._held[w] for w in sorted(self._held)]
-        self._apply(_mean([g for _, g, _ in in_order]), in_order[0][2])
-        for identity, _, _ in in_order:
+        self._apply(mean([gradient for _, gradient, _ in pushes]), pushes[0][2])
+        for identity, _, _ in pushes:
             self._answered[identity.worker].add(identity)
-        self.counts["applied"] += len(in_order)
-        self.lags[0] += len(in_order)
-        self._held = {}
-
-
-def _mean(gradients: list[Gradient]) -> Gradient:
-    if len(gradients) == 1:
-        return gradients[0]
-    share = np.float32(1 / len(gradients))
-    dense = None
-    if gradients[0].dense is not None:
-        dense = gradients[0].dense.copy()
-        for g in gradients[1:]:
-            assert g.dense is not None
-            dense += g.dense
-        dense *= share
-    rows: dict[str, tuple[Rows, Array]] = {}
-    for name in sorted({name for g in gradients for name in g.rows}):
-        parts = [g.rows[name] for g in gradients if name in g.rows]  # a worker may touch no row of this shard
-        ids = np.concatenate([ids for ids, _ in parts])
-        values = np.concatenate([values for _, values in parts])
-        unique, inverse = np.unique(ids, return_inverse=True)
-        summed = np.zeros((len(unique), values.shape[1]), np.float32)
-        np.add.at(summed, inverse, values)
-        rows[name] = (unique, summed * share)
-    return Gradient(dense, rows)
+        self.counts["applied"] += len(pushes)
+        self.lags[0] += len(pushes)

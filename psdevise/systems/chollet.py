@@ -26,12 +26,13 @@ from psdevise.data import features
 from psdevise.errors import LabelError
 from psdevise.labels import cooccurrence
 from psdevise.labels.cooccurrence import Factors
+from psdevise.labels.vectors import unit_rows
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
 from psdevise.systems.heads import learn
-from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns, unit
-from psdevise.worker.module import Loss
+from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns
+from psdevise.worker.module import Loss, of_mean
 from psdevise.worker.task import Figures
 
 EMBEDDED = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.001))
@@ -102,14 +103,14 @@ class Chollet:
         return np.stack([vectors[[index[n] for n in _with(label, related)]].sum(axis=0) for label in seen])
 
     def score(self, learned: Learned, known: Known, values: Values, labels: Sequence[str]) -> Scores:
-        mapped = unit(values @ learned["weight"].T + learned["bias"])
+        mapped = unit_rows(values @ learned["weight"].T + learned["bias"])
         names = self.all_labels(known.seen)
-        found = columns(mapped @ unit(learned["labels"]).T, names, labels)
+        found = columns(mapped @ unit_rows(learned["labels"]).T, names, labels)
         related = dict(self.related)
         new = [i for i, label in enumerate(labels) if label not in known.seen and label in related]
         if new and self.k:
             placed = self.place(learned, names, [related[labels[i]] for i in new])
-            found[:, new] = mapped @ unit(placed).T
+            found[:, new] = mapped @ unit_rows(placed).T
         return found
 
     def place(self, learned: Learned, names: Sequence[str], related: Sequence[tuple[str, ...]]) -> Values:
@@ -178,16 +179,14 @@ def cosine_proximity(
     values, true = batch
     targets = F.normalize(true.float() @ vectors.to(values.device), dim=1)
     value = (1 - (F.normalize(module(values), dim=1) * targets).sum(dim=1)).mean()
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))
 
 
 def logistic_loss(module: nn.Module, batch: Any, rng: np.random.Generator) -> tuple[Tensor, Figures]:
     """Σ over labels of −log p(label on or off the picture), mean over pictures."""
     values, true = batch
     value = F.binary_cross_entropy_with_logits(module(values), true.float(), reduction="sum") / len(true)
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))
 
 
 def _with(label: str, related: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

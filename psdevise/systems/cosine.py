@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from psdevise.labels.vectors import unit_rows
 from psdevise.models.losses import cross_entropy
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
 from psdevise.systems.heads import learn
-from psdevise.systems.recipe import Known, Learned, Lesson, Values, unit
+from psdevise.systems.recipe import Known, Learned, Lesson, Values
+from psdevise.worker.module import of_mean
 from psdevise.worker.task import Figures
 
 HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.0003))
@@ -39,7 +41,7 @@ class CosineSoftmax:
         return learn(lesson, _Head(vectors.shape[1]), partial(_loss, vectors=vectors), self.options)
 
     def score(self, learned: Learned, known: Known, values: Values, labels: Sequence[str]) -> Scores:
-        return unit(values @ learned["map.weight"].T) @ known.matrix(labels).T
+        return unit_rows(values @ learned["map.weight"].T) @ known.matrix(labels).T
 
 
 class CosineHead(nn.Module):
@@ -66,5 +68,4 @@ class _Head:
 def _loss(module: nn.Module, batch: Any, rng: np.random.Generator, vectors: Tensor) -> tuple[Tensor, Figures]:
     values, true = batch
     value = cross_entropy(module(values) @ vectors.to(values.device).T, true)
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from psdevise.labels.vectors import unit_rows
 from psdevise.phases.joint import BuildProjection, JointOptions, ProjectionOptions, random_vectors
 from psdevise.phases.targets import Targets
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
-from psdevise.systems.recipe import Known, Learned, Lesson, Values, unit
+from psdevise.systems.recipe import Known, Learned, Lesson, Values
 
 # Rates of all systems: the best on validation pictures of the first split, among steps of about a factor of 3.
 PROJECTION = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.01))
@@ -43,7 +44,7 @@ class Devise:
         return dict(lesson.train(build, self.options.projection, lesson.folder))
 
     def score(self, learned: Learned, known: Known, values: Values, labels: Sequence[str]) -> Scores:
-        return unit(values @ learned["projection.weight"].T) @ self.vectors(known, labels).T
+        return unit_rows(values @ learned["projection.weight"].T) @ self.vectors(known, labels).T
 
     def vectors(self, known: Known, labels: Sequence[str]) -> Values:
         """The labels' vectors as this system uses them [len(labels), dim]."""
@@ -88,7 +89,7 @@ class Ridge:
         return {"projection.weight": ridge(lesson.values, targets, self.penalty)}
 
     def score(self, learned: Learned, known: Known, values: Values, labels: Sequence[str]) -> Scores:
-        return unit(values @ learned["projection.weight"].T) @ known.matrix(labels).T
+        return unit_rows(values @ learned["projection.weight"].T) @ known.matrix(labels).T
 
 
 def ridge(values: Values, targets: Values, penalty: float) -> Values:

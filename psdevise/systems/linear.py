@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from psdevise.labels.vectors import unit_rows
 from psdevise.models.losses import cross_entropy
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
 from psdevise.systems.heads import learn
-from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns, unit
+from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns
+from psdevise.worker.module import of_mean
 from psdevise.worker.task import Figures
 
 HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.1))
@@ -58,7 +60,7 @@ class ConSE:
 
     def score(self, learned: Learned, known: Known, values: Values, labels: Sequence[str]) -> Scores:
         embedded = convex_combination(probabilities(learned, values), known.matrix(known.seen), self.top)
-        return unit(embedded) @ known.matrix(labels).T
+        return unit_rows(embedded) @ known.matrix(labels).T
 
 
 def convex_combination(probabilities: Values, vectors: Values, top: int) -> Values:
@@ -92,5 +94,4 @@ class _Linear:
 def _loss(module: nn.Module, batch: Any, rng: np.random.Generator) -> tuple[Tensor, Figures]:
     values, true = batch
     value = cross_entropy(module(values), true)
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))

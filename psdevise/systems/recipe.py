@@ -138,11 +138,6 @@ def columns(scores: npt.NDArray[Any], have: Sequence[str], labels: Sequence[str]
     return found
 
 
-def unit(rows: Values) -> Values:
-    """Each row divided by its norm; a zero row stays."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-
-
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What of a system decides on what it learns: its options, or the source of a user's own."""
     if is_dataclass(recipe) and not isinstance(recipe, type):

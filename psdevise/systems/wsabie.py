@@ -26,6 +26,7 @@ from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems import Scores
 from psdevise.systems.heads import learn
 from psdevise.systems.recipe import Known, Learned, Lesson, Values, columns
+from psdevise.worker.module import of_mean
 from psdevise.worker.task import Figures
 
 HEAD = ProjectionOptions(epochs=6, optimizer=OptimizerOptions(rate=0.05))
@@ -125,5 +126,4 @@ def _loss(module: nn.Module, batch: Any, rng: np.random.Generator, rank_weight: 
     values, true = batch
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     value = warp(module(values), true, generator, rank_weight)
-    n = float(len(true))
-    return value, {"examples": n, "loss": float(value.detach()) * n}
+    return of_mean(value, len(true))

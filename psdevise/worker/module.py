@@ -20,6 +20,11 @@ Loss = Callable[[nn.Module, Any, np.random.Generator], tuple[Tensor, Figures]]
 """(module, batch on its device, generator) → the mean loss of the batch, and its figures."""
 
 
+def of_mean(loss: Tensor, examples: int, **counts: float) -> tuple[Tensor, Figures]:
+    """What a Loss returns: a batch's mean loss, with `examples`, the loss summed over them, and further counts."""
+    return loss, {"examples": float(examples), "loss": float(loss.detach()) * examples, **counts}
+
+
 class ModuleTask:
     """
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from psdevise.bench import ours, tasks, worker
-from psdevise.bench.contest import Program, System
+from psdevise.bench.contest import Program, System, _session
 from psdevise.bench.gate import Gate
 from psdevise.bench.table import check
 from psdevise.bench.worker import Plan, measure, plans, programs
@@ -142,6 +144,38 @@ def test_between_its_turns_a_system_is_stopped_and_killed_whole(tmp_path: Path) 
     finally:
         system.kill()
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+CONTEST = """
+import time
+from psdevise.bench import index
+from psdevise.bench.contest import System
+from psdevise.bench.worker import Plan, programs
+from psdevise.cli.main import main
+
+def run(context):
+    system = System("bare", programs(Plan("cnn32", 1), full=False)["bare"], {folder!r})
+    try:
+        system.start(0.05)
+        print("ready", system._process.pid, flush=True)
+        time.sleep(60)
+    finally:
+        system.kill()
+
+index.run = run
+main(["bench", "index"])
+"""
+
+
+def test_a_benchmark_that_is_terminated_leaves_no_stopped_system_behind(tmp_path: Path) -> None:
+    code = CONTEST.format(folder=str(tmp_path / "bare"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready, pid = process.stdout.readline().split()
+        assert ready == "ready"
+        process.terminate()
+        assert process.wait(20) == 130
+    assert not [p for p in psutil.pids() if _session(p) == int(pid)]
 
 
 def test_a_program_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,15 @@ from safetensors import safe_open
 import psdevise
 from psdevise import store
 from psdevise.cli.main import exit_code
-from psdevise.errors import ConfigError, DataError, Interrupted, LabelError, StoreError
+from psdevise.errors import ConfigError, DataError, LabelError, StoreError
 from psdevise.evaluation.bulk import Prediction, predict_table
-from psdevise.events import Event, Notice, PhaseFinished, PhaseStarted, Progress, from_plain, to_plain
+from psdevise.events import Event, Notice, PhaseFinished, Progress, from_plain, to_plain
 from psdevise.labels.space import LabelSpace
-from psdevise.orchestrator import run as run_module
 from psdevise.orchestrator.embed import embed
 from psdevise.orchestrator.estimate import estimate
 from psdevise.orchestrator.run import Done, execute
 from psdevise.report import write
-from psdevise.runtime import progress
-from tests.world import tiny
+from tests.world import PHASES, tiny
 
 KEYS = [
     "system",
@@ -43,19 +40,6 @@ KEYS = [
     "chance",
     "ceiling",
     "n",
-]
-PHASES = [
-    "world",
-    "images",
-    "vocabulary",
-    "language",
-    "visual",
-    "labels",
-    "features",
-    "joint-devise",
-    "joint-random",
-    "index",
-    "evaluate",
 ]
 
 
@@ -201,73 +185,6 @@ def test_bulk_prediction_goes_on_and_writes_every_id_once(
         assert row["labels"] == ["unknown"] if row["scores"][0] < 0.5 else len(row["labels"]) == 2
 
 
-def phase_of(event: Event) -> str:
-    return getattr(event, "phase", "")
-
-
-@pytest.mark.parametrize("phase", ["language", "visual", "joint-devise"])
-def test_interrupted_in_a_phase_it_goes_on_where_it_stopped(
-    finished: tuple[Path, Done, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
-) -> None:
-    """Finished phases are not run again, the interrupted one continues, and the audit has every example."""
-    interrupt = threading.Event()
-    monkeypatch.setattr(run_module, "_interruptible", lambda: _Given(interrupt))
-    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
-
-    def stop_half_way(event: Event) -> None:
-        if isinstance(event, Progress) and event.phase == phase and event.figures and event.done > 0.2:
-            interrupt.set()
-
-    options = tiny(tmp_path)
-    with pytest.raises(Interrupted):
-        execute(options, stop_half_way)
-    interrupt.clear()
-    events: list[Event] = []
-    execute(options, events.append)
-    reused = [e.phase for e in events if isinstance(e, PhaseFinished) and e.reused]
-    assert reused == PHASES[: PHASES.index(phase)]
-    first = next(e for e in events if isinstance(e, Progress) and e.phase == phase and e.figures)
-    assert first.done > 0.1
-    if phase != "joint-devise":
-        path = next((tmp_path / "tiny" / "artifacts").glob(f"{phase}-*")) / "artifact.json"
-        audit = json.loads(path.read_text())["figures"]["audit"]
-        assert audit["refused"] == 0
-        assert audit["repeated"] == 0
-
-
-@pytest.mark.parametrize("phase", ["features", "evaluate"])
-def test_what_the_driver_computes_itself_stops_in_its_midst(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
-) -> None:
-    interrupt = threading.Event()
-    monkeypatch.setattr(run_module, "_interruptible", lambda: _Given(interrupt))
-
-    def stop_at_its_start(event: Event) -> None:
-        if isinstance(event, PhaseStarted) and event.phase == phase:
-            interrupt.set()
-
-    options = tiny(tmp_path)
-    with pytest.raises(Interrupted) as stopped:
-        execute(options, stop_at_its_start)
-    assert stopped.value.where == phase
-    interrupt.clear()
-    events: list[Event] = []
-    execute(options, events.append)
-    reused = [e.phase for e in events if isinstance(e, PhaseFinished) and e.reused]
-    assert reused == PHASES[: PHASES.index(phase)]
-
-
-class _Given:
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __enter__(self) -> threading.Event:
-        return self._event
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 def test_a_newer_run_folder_is_refused_by_name(tmp_path: Path) -> None:
     store.write_json(str(tmp_path / "tiny" / "run.json"), {"format": 99})
     with pytest.raises(ConfigError, match="format 99"):
@@ -314,7 +231,7 @@ def test_foreign_vectors_and_language_beside_visual(finished: tuple[Path, Done, 
     done = execute(
         tiny(tmp_path, f"language.vectors={vectors}", "visual.epochs=1", "parallel_phases=true"), events.append
     )
-    assert not any(phase_of(e) == "vocabulary" for e in events)
+    assert not any(getattr(e, "phase", "") == "vocabulary" for e in events)
     assert done.results
     assert not [e for e in events if isinstance(e, Notice) and "refused" in e.text]
 

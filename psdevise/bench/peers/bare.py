@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any
 
 from psdevise.bench.gate import Gate
 from psdevise.bench.peers import common
-from psdevise.bench.tasks import optimizer
 
 
 def work(rank: int, given: dict[str, Any]) -> None:
     common.one_thread()
-    case, gate = common.case_of(given), Gate(given["gate"])
-    module = case.module()
-    adagrad = optimizer(module.parameters())
-    steps = 0
-    for batch in cycle(case.batches()):
-        if not gate.enter():
-            break
-        adagrad.zero_grad()
-        module(*batch).backward()
-        adagrad.step()
-        steps += 1
-    common.write_part(given, rank, common.lost(module, adagrad, steps))
+    module = common.case_of(given).module()
+    common.train(rank, given, Gate(given["gate"]), module, module)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
+from torch import nn
 
-from psdevise.bench.tasks import CASES, Case, Marked, applied
+from psdevise.bench.gate import Gate
+from psdevise.bench.tasks import CASES, Case, Marked, applied, optimizer
 
 
 def specification() -> dict[str, Any]:
@@ -31,6 +34,20 @@ def spawn(act: Callable[..., None], given: dict[str, Any], processes: int) -> No
 
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def train(rank: int, given: dict[str, Any], gate: Gate, module: Marked, called: nn.Module) -> None:
+    """Steps of fused Adagrad until the gate is finished. `called`: what computes the loss of `module`'s parameters."""
+    adagrad = optimizer(module.parameters())
+    steps = 0
+    for batch in cycle(case_of(given).batches()):
+        if not gate.enter():
+            break
+        adagrad.zero_grad()
+        called(*batch).backward()
+        adagrad.step()
+        steps += 1
+    write_part(given, rank, lost(module, adagrad, steps))
 
 
 def lost(module: Marked, optimizer: torch.optim.Optimizer, gradients: int) -> int:
