@@ -94,7 +94,7 @@ def _archives(path: str) -> Source:
         raise DataError("no pictures in these archives", where=path, mend="expected CLASS.tar, or CLASS/picture.jpg")
 
     def read(start: int, stop: int) -> Iterator[Row]:
-        for member in found[start:stop]:
+        for member in found.read(start, min(stop, len(found))):
             yield Row(member.id, member.read, (member.label,))
 
     return Source(len(found), read, "archives")

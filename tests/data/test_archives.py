@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from psdevise.data import archives
 from psdevise.data.pictures import PictureTable
 from psdevise.data.prepare import PrepareOptions, prepare
 from psdevise.data.sources import open_source
@@ -116,3 +119,43 @@ def test_a_flat_archive_takes_a_table_of_labels(tmp_path: Path) -> None:
     manifest = prepare(options, NOTHING)
     assert manifest["classes"] == {"n00000001": 1, "n00000002": 1}
     assert manifest["skipped"] == {"val.tar/val_3.JPEG": "no 'val_3.JPEG' in this archive"}
+
+
+def test_a_large_archive_is_listed_in_little_memory(tmp_path: Path) -> None:
+    """20,000 pictures: their headers would be 30 MB of Python objects, and what is kept of them 5."""
+    n, nothing = 20_000, b"\0" * 512
+    with (tmp_path / "large.tar").open("wb") as file:
+        for i in range(n):
+            info = tarfile.TarInfo(f"n{i % 1000:08d}/picture_{i:06d}.JPEG")
+            info.size = 512
+            file.write(info.tobuf())
+            file.write(nothing)
+        file.write(2 * nothing)
+    for listed in (archives.members, archives._places):
+        listed.cache_clear()
+    path, arrow = str(tmp_path / "large.tar"), pa.total_allocated_bytes()
+    tracemalloc.start()
+    found = archives.members(path, (".jpeg",))
+    by_name = archives._places(path)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6
+    assert kept < 5e5
+    assert pa.total_allocated_bytes() - arrow < 2 * 100 * n
+    assert len(found) == len(by_name) == n
+    assert [m.id for m in found.read(n - 1, n)] == [f"n{(n - 1) % 1000:08d}/picture_{n - 1:06d}.JPEG"]
+    for i in (0, 4095, 4096, n - 1):
+        (one,) = found.read(i, i + 1)
+        again = by_name.find(one.id)
+        assert again is not None
+        assert (again.offset, again.size) == (one.offset, one.size) == (1024 * i + 512, 512)
+    assert by_name.find("n00000000/none.JPEG") is None
+
+
+def test_of_a_name_that_stands_twice_the_last_one_counts(tmp_path: Path) -> None:
+    """As when an archive is unpacked: what was appended to it replaces the first."""
+    for part, mode in ((1, "w"), (2, "a")):
+        with tarfile.open(tmp_path / "twice.tar", mode) as archive:  # type: ignore[call-overload]
+            (tmp_path / "a.png").write_bytes(png(part))
+            archive.add(tmp_path / "a.png", "a.png")
+    assert archives.read_inside(str(tmp_path / "twice.tar/a.png")) == png(2)
