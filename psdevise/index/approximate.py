@@ -35,7 +35,7 @@ class IndexOptions:
     method: Method = option(
         "exact",
         "exact: a matrix product; scan: all rows as short codes; hnsw: a graph of near rows; ivf: inverted lists;"
-        " lsh: hashes; flat: exact, by faiss",
+        " lsh: hashes; flat: exact through an index of faiss's, what `psdevise bench index` measures by",
     )
     compare: int = option(8, "scan, lsh: rows compared by the true product, for each one wanted", low=1)
     code_dims: int = option(
