@@ -16,7 +16,7 @@ from psdevise import config, store
 from psdevise.data.pictures import decode
 from psdevise.data.vocabulary import Vocabulary
 from psdevise.errors import DataError, LabelError
-from psdevise.index import Index
+from psdevise.index.by_label import LabelIndex
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.resolve import ResolveOptions, resolve
 from psdevise.labels.space import LabelSpace
@@ -28,7 +28,7 @@ Image = str | bytes | npt.NDArray[np.uint8]
 
 
 class Naming(NamedTuple):
-    """A label and its cosine with the picture, from −1 to 1."""
+    """A label and its cosine with the picture, from −1 to 1: of a label with several terms its best one's."""
 
     label: str
     score: float
@@ -36,6 +36,10 @@ class Naming(NamedTuple):
 
 class Tagger:
     """
+    Args:
+        labels: the run's classes; one stands there once for each of its terms, where training drew one of them
+            (`labels.resolve.terms: sample`).
+
     Attributes:
         labels: the classes of the run's data set, seen and unseen.
         terms: every term that has a vector.
@@ -54,8 +58,9 @@ class Tagger:
         self._labels, self._terms = labels, terms
         self._resolve = resolve_options
         self._cut = tokenizer_of.term_of if tokenizer_of is not None else str.lower
-        self._index = Index(labels.terms, labels.matrix)
-        self.labels, self.terms = labels.terms, terms.terms
+        self._own = by_label(labels)
+        self._index = LabelIndex(self._own)
+        self.labels, self.terms = tuple(self._own), terms.terms
 
     def predict(self, images: Iterable[Image], labels: Sequence[str] | None = None, k: int = 5) -> list[list[Naming]]:
         """The k labels nearest to each picture, best first.
@@ -80,27 +85,19 @@ class Tagger:
         """The same for pictures uint8 [n, size, size, 3] that were decoded before."""
         return self._system.embed(pixels)
 
-    def index_of(self, labels: Sequence[str]) -> Index:
+    def index_of(self, labels: Sequence[str]) -> LabelIndex:
         """An index over any list of terms, made once for many pictures."""
         if len(set(labels)) < len(labels):
             twice = next(name for name in labels if list(labels).count(name) > 1)
             raise LabelError(f"{twice!r} stands in the list twice")
-        own = {name: i for i, name in enumerate(self._labels.terms)}
-        unknown = [name for name in labels if name not in own]
-        found: dict[str, npt.NDArray[np.float32]] = {}
-        if unknown:
-            matrix, _ = resolve(LabelSpace.of(unknown), self._terms, self._resolve, None, self._cut)
-            found = dict(zip(unknown, unit_vectors(matrix, None), strict=True))
-        rows = [found[name] if name in found else self._labels.matrix[own[name]] for name in labels]
-        return Index(labels, np.stack(rows))
+        return LabelIndex(self._vectors_of(labels))
 
-    def nearest(self, embedded: npt.NDArray[np.float32], index: Index, k: int) -> list[list[Naming]]:
+    def nearest(self, embedded: npt.NDArray[np.float32], index: LabelIndex, k: int) -> list[list[Naming]]:
         return [[Naming(*pair) for pair in row] for row in index.nearest(embedded, k)]
 
     def neighbours(self, term: str, k: int = 10) -> list[Naming]:
         """The terms nearest to a term or class, itself left out."""
-        vector = self.index_of([term])
-        rows = self._terms.neighbours(vector.vector(0), k + 1)
+        rows = self._terms.neighbours(self._vectors_of([term])[term][0], k + 1)
         cut = self._cut(term)
         return [Naming(name, score) for name, score in rows if name != cut][:k]
 
@@ -130,6 +127,15 @@ class Tagger:
         """Side of the pictures that the core takes, in pixels."""
         return self._core.size
 
+    def _vectors_of(self, labels: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """label → its unit vectors [terms, dim]: a class's own, of another label its term's."""
+        unknown = [name for name in labels if name not in self._own]
+        found = self._own
+        if unknown:
+            matrix, _ = resolve(LabelSpace.of(unknown), self._terms, self._resolve, None, self._cut)
+            found = found | dict(zip(unknown, unit_vectors(matrix, None)[:, None], strict=True))
+        return {name: found[name] for name in labels}
+
     def _pixels(self, image: Image) -> npt.NDArray[np.uint8]:
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -147,6 +153,14 @@ class Tagger:
             raise DataError(e.what, where=image if isinstance(image, str) else "image") from e
 
 
+def by_label(vectors: word_vectors.WordVectors) -> dict[str, npt.NDArray[np.float32]]:
+    """label → its rows [terms, dim], in their order."""
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(vectors.terms):
+        rows.setdefault(name, []).append(i)
+    return {name: vectors.matrix[own] for name, own in rows.items()}
+
+
 def load(run: str) -> Tagger:
     """The tagger of a finished run.
 
@@ -159,12 +173,11 @@ def load(run: str) -> Tagger:
         raise DataError("no finished run here", where=run, mend="give the folder that `psdevise run` printed")
     resolved, paths = store.read_json(about)["config"], store.read_json(pointer)
     core = config.build(CoreOptions, resolved["visual"]["core"])
-    labels = word_vectors.load(store.join(run, paths["index"], "labels.parquet"))
+    labels = word_vectors.load(store.join(run, paths["index"], "labels.parquet"), repeats=True)
     terms = word_vectors.load(store.join(run, paths["index"], "terms.parquet"))
     module = load_devise(store.join(run, paths["joint"], "model.safetensors"), core)
-    vectors = dict(zip(labels.terms, labels.matrix, strict=True))
     vocabulary = None
     if paths.get("vocabulary"):
         vocabulary = Vocabulary.load(store.join(run, paths["vocabulary"], "vocabulary.parquet"))
     options = config.build(ResolveOptions, resolved["labels"]["resolve"])
-    return Tagger(EmbeddingSystem("devise", module, core, vectors), core, labels, terms, options, vocabulary)
+    return Tagger(EmbeddingSystem("devise", module, core, by_label(labels)), core, labels, terms, options, vocabulary)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from psdevise.errors import DataError, LabelError, StoreError
 from psdevise.index import Index, IndexOptions, Method, exact
+from psdevise.index.by_label import LabelIndex
 from psdevise.labels import vectors as label_vectors
 
 RNG = np.random.default_rng(0)
@@ -137,7 +138,7 @@ def test_an_index_comes_back_from_its_file(tmp_path: Path) -> None:
     assert after.names == before.names
     query = RNG.standard_normal((1, 5)).astype(np.float32)
     assert after.nearest(query, 2) == before.nearest(query, 2)
-    np.testing.assert_array_equal(label_vectors.load(path).matrix[1], after.vector(1))
+    np.testing.assert_array_equal(label_vectors.load(path).matrix[1], after.vectors[1])
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
@@ -170,3 +171,20 @@ def test_what_cannot_be_searched_is_refused() -> None:
     for queries, k in ((ones[:, :2], 1), (ones[0], 1), (ones, 0)):
         with pytest.raises(LabelError, match="needs k"):
             Index(["a", "b"], ones).search(queries, k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 15), st.integers(0, 2**31))
+def test_a_label_of_several_vectors_has_its_best_one_s_score(terms: list[int], k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = {str(i): rng.integers(-1, 2, (n, 3)).astype(np.float32) for i, n in enumerate(terms)}
+    queries = rng.integers(-1, 2, (5, 3)).astype(np.float32)
+    index = LabelIndex(vectors)
+    expected = np.stack([(queries @ rows.T).max(axis=1) for rows in vectors.values()], axis=1)
+    np.testing.assert_array_equal(index.scores(queries), expected)
+    for found, scores in zip(index.nearest(queries, k), expected, strict=True):
+        assert [score for _, score in found] == np.sort(scores)[::-1][:k].tolist()
+        assert all(scores[int(name)] == score for name, score in found)
+        assert len({name for name, _ in found}) == len(found) == min(k, len(terms))
+    with pytest.raises(LabelError, match="no label"):
+        LabelIndex({})

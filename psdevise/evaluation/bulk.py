@@ -15,7 +15,7 @@ from psdevise import store
 from psdevise.data import namings
 from psdevise.data.pictures import PictureTable, decode
 from psdevise.errors import ConfigError, DataError
-from psdevise.index import Index
+from psdevise.index.by_label import LabelIndex
 from psdevise.labels import vectors as word_vectors
 from psdevise.tagger import Tagger, load
 
@@ -128,7 +128,7 @@ def predict_table(tagger: Tagger, prediction: Prediction, on_progress: Callable[
 
 
 def _named(
-    tagger: Tagger, pictures: PictureTable, index: Index, start: int, stop: int, k: int, min_score: float | None
+    tagger: Tagger, pictures: PictureTable, index: LabelIndex, start: int, stop: int, k: int, min_score: float | None
 ) -> list[namings.Row]:
     rows: list[namings.Row] = []
     for first in range(start, stop, BATCH_ROWS):

@@ -46,7 +46,7 @@ def search(
         LabelError: a term has no vector.
         DataError: no pictures there, or none that can be read.
     """
-    vectors = tagger.index_of(terms).vectors
+    index = tagger.index_of(terms)
     best: dict[str, list[Match]] = {term: [] for term in terms}
     for rows, done, of in _parts(images):
         pixels, kept = [], []
@@ -57,7 +57,7 @@ def search(
                 continue
             kept.append(row)
         if pixels:
-            cosines = tagger.embed_pixels(np.stack(pixels)) @ vectors.T
+            cosines = index.scores(tagger.embed_pixels(np.stack(pixels)))
             for column, term in enumerate(terms):
                 near = np.argsort(-cosines[:, column], kind="stable")[:k]
                 more = [kept[i]._replace(score=float(cosines[i, column])) for i in near]

@@ -58,9 +58,6 @@ class Index:
         """float32 [len(names), dim], the removed ones among them."""
         return self._held[: len(self.names)]
 
-    def vector(self, row: int) -> npt.NDArray[np.float32]:
-        return self.vectors[row]
-
     def __len__(self) -> int:
         """How many labels can be found."""
         return len(self.names) - len(self._removed)

@@ -127,9 +127,9 @@ class _Run:
         if system == "softmax":
             return WordVectors(self.trained_on, np.eye(len(self.trained_on), dtype=np.float32))
         if system == "random":
-            own = word_vectors.load(self._path("index", "labels.parquet"))
-            seed = int(self._about["seed"])  # type: ignore[call-overload]
-            return WordVectors(own.terms, random_vectors(len(own.terms), own.dim, seed))
+            own = word_vectors.load(self._path("index", "labels.parquet"), repeats=True)
+            names, seed = tuple(dict.fromkeys(own.terms)), int(self._about["seed"])  # type: ignore[call-overload]
+            return WordVectors(names, random_vectors(len(names), own.dim, seed))
         terms = word_vectors.load(self._path("language", "vectors.bin"))
         cut: Callable[[str], str] = str.lower
         if part_of(self.folder, "vocabulary") is not None:

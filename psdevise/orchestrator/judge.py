@@ -25,6 +25,7 @@ from psdevise.orchestrator.learn import known_labels, learned
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.prepare import (
     label_space,
+    label_vectors,
     load_hierarchy,
     load_vectors,
     prepared,
@@ -46,16 +47,17 @@ MAP_PICTURES = 1200
 
 @dataclass(frozen=True)
 class MakeIndex:
-    """Everything that `psdevise.load` needs of labels and words: unit vectors by name."""
+    """Everything that `psdevise.load` needs of labels and words: unit vectors by name, of a label a row for each of its
+    terms."""
 
     options: RunOptions
 
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
-        from psdevise.orchestrator.prepare import label_vectors
-
         names, matrix = label_vectors(inputs)
         mean = training_mean(inputs, names, matrix) if self.options.joint.centre else None
-        labels = word_vectors.WordVectors(names, unit_vectors(matrix, mean))
+        own = system_terms(self.options, inputs, "devise")
+        rows = tuple(name for name in names for _ in own[name])
+        labels = word_vectors.WordVectors(rows, np.concatenate([own[name] for name in names]))
         word_vectors.save_parquet(labels, store.join(folder, "labels.parquet"))
         terms = load_vectors(self.options, inputs)
         whole = word_vectors.WordVectors(terms.terms, unit_vectors(terms.matrix, mean))

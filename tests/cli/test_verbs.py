@@ -145,7 +145,7 @@ def test_search_finds_pictures_of_any_term(
     found = json.loads(capsys.readouterr().out)
     assert [(r["term"], r["rank"]) for r in found] == [(t, i) for t in arguments[1:3] for i in (1, 2, 3, 4)]
     tagger = load(str(run_folder))
-    cosines = tagger.embed([row["image"] for row in table]) @ tagger.index_of(["harbour"]).vector(0)
+    cosines = tagger.index_of(["harbour"]).scores(tagger.embed([row["image"] for row in table]))[:, 0]
     best = np.argsort(-cosines, kind="stable")[:4]
     assert [r["id"] for r in found[:4]] == [table[i]["id"] for i in best]
     assert [r["score"] for r in found[:4]] == pytest.approx(cosines[best].tolist(), abs=1e-5)

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
+import psdevise
+from psdevise import store
+from psdevise.data.vocabulary import Vocabulary
+from psdevise.labels import vectors as word_vectors
 from psdevise.models.devise import DeViSE
 from psdevise.orchestrator.run import execute
 from psdevise.phases.joint import JointOptions, joint_loss
@@ -103,3 +108,38 @@ def test_a_run_trains_on_synonyms_and_the_lexicon(tmp_path: Path) -> None:
     targets = Targets.read(str(next((tmp_path / "tiny" / "artifacts").glob("joint-devise-*")) / "targets.safetensors"))
     assert targets.lexicon is not None
     assert len(targets.lexicon) > 50
+
+
+def test_the_tagger_scores_labels_as_the_evaluation_does(tmp_path: Path) -> None:
+    """Trained on terms drawn from synonyms, a label has its best term's score, also where pictures are named."""
+    folder = tmp_path / "tiny"
+    execute(tiny(tmp_path, "joint.fine_tuning.epochs=0", "baselines=[softmax]"))
+    figures = store.read_json(str(next((folder / "artifacts").glob("images-*")) / "artifact.json"))["figures"]
+    words = Vocabulary.load(str(next((folder / "artifacts").glob("vocabulary-*")) / "vocabulary.parquet")).terms
+    others = [w for w in words if not any(w in name for name in figures["classes"])]
+    lines = [f"{name}\t{name}, {others[i]}, {others[20 + i]}" for i, name in enumerate(figures["classes"][::2])]
+    lines += [f"{name}\t{name}" for name in figures["classes"][1::2]]
+    (tmp_path / "labels.tsv").write_text("\n".join(["label\tterms", *lines]) + "\n")
+    overrides = ("joint.fine_tuning.epochs=0", "baselines=[softmax]", f"labels.table={tmp_path}/labels.tsv")
+    done = execute(tiny(tmp_path, "labels.resolve.terms=sample", *overrides))
+    tagger = psdevise.load(done.folder)
+    path = store.join(str(folder), store.read_json(str(folder / "tagger.json"))["index"], "labels.parquet")
+    index = word_vectors.load(path, repeats=True)
+    assert (len(index.terms), len(tagger.labels)) == (32, 16)
+
+    test = pq.read_table(next((folder / "artifacts").glob("world-*")) / "test.parquet")
+    true = [row[0] for row in test.column("labels").to_pylist()]
+    embedded = tagger.embed(test.column("image").to_pylist())
+    for part in ("seen", "unseen"):
+        key = ("devise", part, part, "hit", 2)
+        row = next(r for r in done.results if (r["system"], r["images"], r["candidates"], r["metric"], r["k"]) == key)
+        mine = [i for i, label in enumerate(true) if label in figures[part]]
+        found = tagger.nearest(embedded[mine], tagger.index_of(figures[part]), 2)
+        right = [true[i] in [name for name, _ in near] for i, near in zip(mine, found, strict=True)]
+        assert np.mean(right) == pytest.approx(row["value"])
+    products = embedded @ index.matrix.T
+    best = products.argmax(axis=1)
+    assert len({tuple(index.matrix[row]) for row in best}) > 4
+    for i, (first,) in enumerate(tagger.nearest(embedded, tagger.index_of(tagger.labels), 1)):
+        assert first.label == index.terms[best[i]]
+        assert first.score == pytest.approx(products[i].max(), abs=1e-6)
