@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from psdevise import store
@@ -15,6 +16,7 @@ from psdevise.labels.space import LabelSpace
 from psdevise.labels.vectors import WordVectors, unit_rows
 
 QUESTIONS_AT_ONCE = 256
+Floats = npt.NDArray[np.float32]
 Pair = tuple[str, str, float]
 Question = tuple[str, str, str, str]
 
@@ -49,6 +51,14 @@ class Coverage:
     found: bool
     first: bool
     count: int | None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Means over terms: the share of the nearest terms that still are, and the cosine of a vector to what it was."""
+
+    neighbours_kept: float
+    cosine: float
 
 
 def read_pairs(path: str) -> list[Pair]:
@@ -138,6 +148,23 @@ def analogies(
     return found
 
 
+def drift(before: WordVectors, after: WordVectors, terms: Sequence[str], k: int = 10) -> Drift:
+    """How far `terms` moved between two sets of vectors of the same terms; the k nearest are of all of them."""
+    ids, k = np.array([before.index[term] for term in terms]), min(k, len(before.terms) - 1)
+    nearest, own = [], []
+    for vectors in (before, after):
+        unit = unit_rows(vectors.matrix)
+        own.append(unit[ids])
+        parts = []
+        for part in np.array_split(ids, range(QUESTIONS_AT_ONCE, len(ids), QUESTIONS_AT_ONCE)):
+            cosines = unit[part] @ unit.T
+            cosines[np.arange(len(part)), part] = -np.inf
+            parts.append(np.argpartition(-cosines, k, axis=1)[:, :k])
+        nearest.append(np.concatenate(parts))
+    kept = [len(np.intersect1d(old, new)) / k for old, new in zip(*nearest, strict=True)]
+    return Drift(float(np.mean(kept)), float((own[0] * own[1]).sum(axis=1).mean()))
+
+
 def coverage(vectors: WordVectors, labels: LabelSpace, cut: Callable[[str], str] = str.lower) -> list[Coverage]:
     """Which labels a vocabulary names, label by label.
 
@@ -152,6 +179,7 @@ def coverage(vectors: WordVectors, labels: LabelSpace, cut: Callable[[str], str]
         count = (vectors.count(term) if term is not None else 0) if known else None
         rows.append(Coverage(label, term or (terms or [label])[0], term is not None, term == (terms or [""])[0], count))
     return rows
+
 
 
 def find(vectors: WordVectors, word: str) -> int | None:

@@ -21,6 +21,7 @@ from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.vectors import WordVectors
 
+PLUS = " + "  # the parts of a mean
 How = Literal["exact phrase", "first term", "synonym", "mean of terms", "mean of words", "graph neighbours"]
 
 
@@ -47,6 +48,11 @@ class Resolution:
     how: How
     term: str
     count: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of a mean: the terms, or the labels, that it is the mean of."""
+        return tuple(self.term.split(PLUS))
 
 
 Found = tuple[npt.NDArray[np.float32], Resolution]
@@ -100,7 +106,7 @@ def all_terms(
     without a term of its own has the one vector that it was `resolved` to [labels, dim]."""
     rows, owner = [], []
     for i, name in enumerate(space.names):
-        terms = _usable_terms(name, space, vectors, options, cut)
+        terms = usable_terms(name, space, vectors, options, cut)
         rows += [vectors.vector(term) for term in terms] or [resolved[i]]
         owner += [i] * max(len(terms), 1)
     return np.stack(rows), np.array(owner, np.int64)
@@ -139,9 +145,10 @@ def _own_term(
     return None
 
 
-def _usable_terms(
+def usable_terms(
     name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
 ) -> list[str]:
+    """A label's terms that may give it a vector, in the order of its list."""
     terms = dict.fromkeys(cut(phrase) for phrase in space.terms[name])
     return [term for term in terms if _usable(term, vectors, options)]
 
@@ -150,14 +157,14 @@ def _mean_of_terms(
     name: str, space: LabelSpace, vectors: WordVectors, options: ResolveOptions, cut: Callable[[str], str]
 ) -> Found | None:
     """The mean of the unit vectors of all its terms; of a single one, that as it is."""
-    terms = _usable_terms(name, space, vectors, options, cut)
+    terms = usable_terms(name, space, vectors, options, cut)
     if len(terms) < 2:
         return _own_term(name, space, vectors, options, cut)
     rows = np.stack([vectors.vector(term) for term in terms])
     mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0).astype(np.float32)
     if not mean.any():
         return None
-    return mean, Resolution(name, "mean of terms", " + ".join(terms), min(map(vectors.count, terms)))
+    return mean, Resolution(name, "mean of terms", PLUS.join(terms), min(map(vectors.count, terms)))
 
 
 def _mean_of_words(
@@ -168,7 +175,7 @@ def _mean_of_words(
         if known:
             mean = np.stack([vectors.vector(w) for w in known]).mean(axis=0).astype(np.float32)
             if mean.any():
-                return mean, Resolution(name, "mean of words", " + ".join(known), min(vectors.count(w) for w in known))
+                return mean, Resolution(name, "mean of words", PLUS.join(known), min(vectors.count(w) for w in known))
     return None
 
 
@@ -189,6 +196,6 @@ def _means_of_neighbours(space: LabelSpace, found: Mapping[str, Found], hierarch
                 continue
             mean = np.stack([found[n][0] for n in near]).mean(axis=0).astype(np.float32)
             if mean.any():
-                means[name] = mean, Resolution(name, "graph neighbours", " + ".join(near), 0)
+                means[name] = mean, Resolution(name, "graph neighbours", PLUS.join(near), 0)
                 break
     return means

@@ -33,6 +33,7 @@ Array = npt.NDArray[np.float32]
 Tables = dict[str, Array]
 Integers = npt.NDArray[np.int64]
 SQUARES = ".squares"  # table → its accumulators' table
+EPS = 1e-10  # Adagrad's
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from psdevise.models.skipgram import EPS
+
 LOSS_EVERY = 16  # windows; the logarithms of all would cost as much as the products
-EPS = 1e-10
 F = np.float32
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

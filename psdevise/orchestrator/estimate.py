@@ -71,10 +71,10 @@ def _data(options: RunOptions) -> Iterator[str]:
 
 def _training(options: RunOptions) -> Iterator[str]:
     language = options.language
+    # The vocabulary is not counted yet: its cap or else a guess gives the scale.
+    terms = options.vocabulary.max_terms or 100_000
+    tables = (Table("input", terms, language.skipgram.dim), Table("inner", terms, language.skipgram.dim))
     if language.vectors is None:
-        # The vocabulary is not counted yet: its cap or else a guess gives the scale.
-        terms = options.vocabulary.max_terms or 100_000
-        tables = (Table("input", terms, language.skipgram.dim), Table("inner", terms, language.skipgram.dim))
         name = f"language (if the text has {terms:,} terms)"
         yield _line(name, Layout(tables=tables), options, language.downpour, True)
     if not options.data.has_pictures:
@@ -84,7 +84,11 @@ def _training(options: RunOptions) -> Iterator[str]:
     dense = (Dense("core", (parameters(module),)),)
     yield _line("visual", Layout(dense=dense), options, options.visual.downpour, False)
     joint = (Dense("projection", (module.features, language.skipgram.dim)),)
-    yield _line("joint, projection", Layout(dense=joint), options, options.joint.projection.downpour, False)
+    downpour = options.joint.projection.downpour
+    if options.joint.label_vectors == "trained":
+        yield _line("joint, projection and words", Layout(dense=joint, tables=tables), options, downpour, True)
+    else:
+        yield _line("joint, projection", Layout(dense=joint), options, downpour, False)
     if options.joint.fine_tuning.epochs and not core.frozen:
         yield _line(
             "joint, fine-tuning", Layout(dense=dense + joint), options, options.joint.fine_tuning.downpour, False

@@ -32,7 +32,7 @@ from psdevise.orchestrator.prepare import (
     progress,
     split_of,
 )
-from psdevise.orchestrator.targets import system_groups, system_terms, training_mean
+from psdevise.orchestrator.targets import system_groups, system_terms, training_mean, words_of
 from psdevise.phases.joint import load_devise, unit_vectors
 from psdevise.phases.visual import load_softmax
 from psdevise.systems import Pictures, System
@@ -53,6 +53,7 @@ class MakeIndex:
     options: RunOptions
 
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
+        inputs = words_of(self.options, inputs, "devise")
         names, matrix = label_vectors(inputs)
         mean = training_mean(inputs, names, matrix) if self.options.joint.centre else None
         own = system_terms(self.options, inputs, "devise")
@@ -110,7 +111,8 @@ class Evaluate:
         for name in ("devise", *self.options.baselines):
             # A user's own system need not compare the labels' vectors.
             if name not in WORDLESS and not is_own(name):
-                found[name] = system_groups(self.options, inputs, name, classes)
+                own = words_of(self.options, inputs, name)
+                found[name] = system_groups(self.options, own, name, classes)
         return found
 
     def _systems(self, inputs: Inputs) -> list[System]:
@@ -126,7 +128,8 @@ class Evaluate:
                 systems.append(self._on_core(name, inputs, outputs))
                 continue
             devise = load_devise(inputs[f"joint-{name}"].path("model.safetensors"), core)
-            systems.append(EmbeddingSystem(name, devise, core, system_terms(self.options, inputs, name)))
+            own = words_of(self.options, inputs, name)
+            systems.append(EmbeddingSystem(name, devise, core, system_terms(self.options, own, name)))
         return systems
 
     def _on_core(self, name: str, inputs: Inputs, outputs: _CoreOutputs) -> Finished:

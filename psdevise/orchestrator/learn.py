@@ -14,10 +14,10 @@ from safetensors.numpy import save as save_safetensors
 
 from psdevise import store
 from psdevise.errors import ConfigError
+from psdevise.orchestrator.fit import NUMBERS, fit
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.targets import system_vectors
-from psdevise.orchestrator.train import NUMBERS, fit
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.systems import baselines
 from psdevise.systems.recipe import Known, Learned, Lesson

@@ -99,6 +99,8 @@ class RunOptions:
         check(self.baselines)
         if not self.data.has_pictures and self.language.vectors is not None:
             raise ConfigError("a run without pictures trains word vectors", where="language.vectors", mend="remove it")
+        if self.joint.label_vectors == "trained":
+            self._check_trained_labels()
         if self.data.world is None and self.data.text is None and self.language.vectors is None:
             raise ConfigError("no text", where="data.text", mend="give data.text, or language.vectors of your own")
         for where, slices in {
@@ -113,3 +115,15 @@ class RunOptions:
                     where=where,
                     mend=f"at least ten per worker: {10 * self.cluster.num_workers}",
                 )
+
+    def _check_trained_labels(self) -> None:
+        joint, language = self.joint, self.language
+        for wrong, mend in (
+            (language.vectors is not None, "the text that it goes on with needs a language model trained here"),
+            (language.optimizer.table_rule != "sum", "set language.optimizer.table_rule: sum"),
+            (joint.false_terms != "labels", "set joint.false_terms: labels"),
+            (self.labels.resolve.terms == "mean", "set labels.resolve.terms: first, or sample"),
+            (joint.projection.epochs == 0, "set joint.projection.epochs > 0"),
+        ):
+            if wrong:
+                raise ConfigError("the label vectors cannot be trained so", where="joint.label_vectors", mend=mend)

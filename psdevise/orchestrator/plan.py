@@ -15,8 +15,10 @@ from typing import Any
 from psdevise import config, store
 from psdevise.orchestrator import judge, learn, prepare, train
 from psdevise.orchestrator.graph import Phase
+from psdevise.orchestrator.joint import Joint
 from psdevise.orchestrator.learn import phase_name
 from psdevise.orchestrator.options import RunOptions
+from psdevise.orchestrator.targets import trains_labels
 from psdevise.systems.baselines import JOINT, on_core, recipe
 from psdevise.systems.recipe import fingerprint
 
@@ -96,14 +98,15 @@ def plan(options: RunOptions) -> list[Phase]:
             "pictures",
         )
     )
-    lexicon = ("language", *(() if foreign else ("vocabulary",))) if options.joint.false_terms == "lexicon" else ()
+    words = ("language", *(() if foreign else ("vocabulary",)), *source)
     for system in joint_systems(options):
+        reads_words = options.joint.false_terms == "lexicon" or trains_labels(options, system)
         phases.append(
             Phase(
                 f"joint-{system}",
-                ("images", "visual", "features", "labels", *lexicon, *(source if lexicon else ())),
-                lambda system=system: of(options.joint, system),  # type: ignore[misc]
-                train.Joint(options, system),
+                ("images", "visual", "features", "labels", *(words if reads_words else ())),
+                lambda system=system: of(_joint(options, system), system),  # type: ignore[misc]
+                Joint(options, system),
             )
         )
     for system in on_core(options.baselines):
@@ -145,6 +148,12 @@ def _words(options: RunOptions, of: Callable[..., dict[str, Any]]) -> list[Phase
         Phase("vocabulary", (), counted, prepare.Words(options), "words"),
         Phase("language", ("vocabulary",), lambda: of(options.language, None), train.Language(options), "words"),
     ]
+
+
+def _joint(options: RunOptions, system: str) -> dict[str, Any]:
+    """Its options, without those of the label vectors where they stay as they are."""
+    unused = () if trains_labels(options, system) else ("label_vectors", "label_rate", "text_passes")
+    return {k: v for k, v in config.plain(options.joint).items() if k not in unused}
 
 
 def _vocabulary(options: RunOptions) -> list[Any]:

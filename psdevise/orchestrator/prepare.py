@@ -18,7 +18,7 @@ from psdevise.errors import DataError, Interrupted, LabelError
 from psdevise.events import Notice, Progress
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.resolve import all_terms, resolve, summary
+from psdevise.labels.resolve import Resolution, all_terms, resolve, summary
 from psdevise.labels.space import LabelSpace
 from psdevise.labels.split import Split, read_lines, read_names, read_split
 from psdevise.orchestrator.graph import Context, Inputs
@@ -128,20 +128,32 @@ class Labels:
     options: RunOptions
 
     def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
-        space = label_space(self.options, inputs)
-        terms = load_vectors(self.options, inputs)
-        cut: Callable[[str], str] = str.lower
-        if "vocabulary" in inputs:
-            cut = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
-        hierarchy = load_hierarchy(self.options, inputs)
-        matrix, rows = resolve(space, terms, self.options.labels.resolve, hierarchy, cut)
-        table = word_vectors.WordVectors(space.names, matrix)
-        store.write_json(store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)})
-        word_vectors.save_parquet(table, store.join(folder, "labels.parquet"))
-        if self.options.labels.resolve.terms == "sample":
-            every, owner = all_terms(space, terms, self.options.labels.resolve, matrix, cut)
-            Targets(every, owner).write(store.join(folder, "terms.safetensors"))
+        matrix, rows = write_labels(self.options, inputs, folder)
         return {"summary": summary(rows), "dim": int(matrix.shape[1])}
+
+
+def write_labels(
+    options: RunOptions, inputs: Inputs, folder: str
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], list[Resolution]]:
+    """Resolves the classes anew, and writes their vectors, how they were found and, where they are drawn, their
+    terms."""
+    space, terms = label_space(options, inputs), load_vectors(options, inputs)
+    cut = term_of(inputs)
+    matrix, rows = resolve(space, terms, options.labels.resolve, load_hierarchy(options, inputs), cut)
+    table = word_vectors.WordVectors(space.names, matrix)
+    store.write_json(store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)})
+    word_vectors.save_parquet(table, store.join(folder, "labels.parquet"))
+    if options.labels.resolve.terms == "sample":
+        every, owner = all_terms(space, terms, options.labels.resolve, matrix, cut)
+        Targets(every, owner).write(store.join(folder, "terms.safetensors"))
+    return matrix, rows
+
+
+def term_of(inputs: Inputs) -> Callable[[str], str]:
+    """How a phrase stands among the terms."""
+    if "vocabulary" not in inputs:
+        return str.lower
+    return Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
 
 
 def load_vectors(options: RunOptions, inputs: Inputs) -> word_vectors.WordVectors:

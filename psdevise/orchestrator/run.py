@@ -71,7 +71,7 @@ def execute(
             context = Context(options.name, folder, host, emit, interrupt, Artifacts(folder))
             parallel = ("language", "visual") if options.parallel_phases else ()
             made = run(phases, context, redo_from, parallel)
-            found = _publish(folder, made)
+            found = _publish(folder, made, options.joint.label_vectors == "trained")
             report = finish(folder) if finish is not None and "evaluate" in made else ""
             emit(RunFinished(options.name, time.time() - begin, store.join(folder, "results.json"), report))
         finally:
@@ -79,11 +79,12 @@ def execute(
     return Done(folder, found, time.time() - begin)
 
 
-def _publish(folder: str, made: dict[str, Artifact]) -> list[dict[str, Any]]:
+def _publish(folder: str, made: dict[str, Artifact], trained_labels: bool) -> list[dict[str, Any]]:
     """The last evaluation's figures become the run's own, and the tagger knows where its parts are. A run without
-    pictures has word vectors and no results."""
+    pictures has word vectors and no results; where the joint phase trained them too, they are what it left."""
     parts = {"index": "index", "joint": "joint-devise", "random": "joint-random", "visual": "visual"}
-    parts |= {"vocabulary": "vocabulary", "language": "language"}
+    words = "joint-devise" if trained_labels else "language"
+    parts |= {"vocabulary": "vocabulary", "language": words}
     inside = {n: made[p].folder.removeprefix(folder + "/") for n, p in parts.items() if p in made}
     store.write_json(store.join(folder, PARTS), inside)
     if "evaluate" not in made:

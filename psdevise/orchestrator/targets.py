@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from psdevise import scores
-from psdevise.data.vocabulary import Vocabulary
 from psdevise.orchestrator.graph import Inputs
 from psdevise.orchestrator.options import RunOptions
-from psdevise.orchestrator.prepare import label_space, label_vectors, load_vectors
+from psdevise.orchestrator.prepare import label_space, label_vectors, load_vectors, term_of
 from psdevise.phases.joint import random_vectors, unit_vectors
 from psdevise.phases.targets import Targets
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+
+def trains_labels(options: RunOptions, system: str) -> bool:
+    """Whether the joint phase also moves the labels' vectors; those of baselines stay."""
+    return system == "devise" and options.joint.label_vectors == "trained"
+
+
+def words_of(options: RunOptions, inputs: Inputs, system: str) -> Inputs:
+    """What a system reads of words and labels: of DeViSE its own, where the joint phase went on training them."""
+    if not trains_labels(options, system):
+        return inputs
+    own = inputs["joint-devise"]
+    return {**inputs, "language": own, "labels": own}
 
 
 def system_vectors(options: RunOptions, inputs: Inputs, system: str) -> tuple[tuple[str, ...], Floats]:
@@ -74,10 +86,7 @@ def _terms(options: RunOptions, inputs: Inputs) -> Targets:
 
 def _lexicon(options: RunOptions, inputs: Inputs, system: str, classes: Sequence[str]) -> Floats:
     """Unit vectors of the terms that name none of the classes."""
-    found, space = load_vectors(options, inputs), label_space(options, inputs)
-    cut: Callable[[str], str] = str.lower
-    if "vocabulary" in inputs:
-        cut = Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
+    found, space, cut = load_vectors(options, inputs), label_space(options, inputs), term_of(inputs)
     own = {cut(term) for name in classes for term in space.terms[name]}
     others = [i for i, term in enumerate(found.terms) if term not in own and found.matrix[i].any()]
     if system == "random":

@@ -1,9 +1,7 @@
-"""The phases that train: language, visual, features, joint. Each turns its task into a Job for the host."""
+"""The phases that train before the joint one: language, visual, and the features of the core."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +14,17 @@ from psdevise.data import features as feature_table
 from psdevise.data.corpus import Corpus
 from psdevise.data.pictures import Columns
 from psdevise.data.vocabulary import Vocabulary
-from psdevise.events import Notice, Validated
+from psdevise.events import Validated
 from psdevise.labels import vectors as word_vectors
+from psdevise.orchestrator.fit import fit
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.prepare import progress
-from psdevise.orchestrator.targets import system_targets, system_vectors
+from psdevise.phases import carried as carried_phase
 from psdevise.phases import features as features_phase
-from psdevise.phases import joint as joint_phase
 from psdevise.phases import language as language_phase
 from psdevise.phases import visual as visual_phase
 from psdevise.phases.pictures import PictureSource
-from psdevise.runtime.job import Job, Trained
-from psdevise.server.optimizer import OptimizerOptions
-from psdevise.worker.downpour import DownpourOptions
-from psdevise.worker.task import Task
-
-NUMBERS = {"language": 1, "visual": 2, "projection": 3, "fine-tuning": 4}
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,8 @@ class Language:
         trained = fit(self.options, context, "language", build, snapshots, options.downpour, options.optimizer, "words")
         vectors = language_phase.word_vectors(vocabulary.terms, counts, trained.parameters)
         vectors.save(store.join(folder, "vectors.bin"))
+        if self.options.data.has_pictures:
+            carried_phase.keep_tables(trained.parameters, store.join(folder, "tables.safetensors"))
         return {
             "terms": len(vectors.terms),
             "dim": vectors.dim,
@@ -101,132 +95,6 @@ class Features:
         if len(right):
             context.on_event(Validated("visual", "softmax hit@1, validation", float(right.mean())))
         return {"rows": held_out.rows, "softmax_hit_1": float(right.mean()) if len(right) else None}
-
-
-@dataclass(frozen=True)
-class Joint:
-    """Projection on the core's outputs, then fine-tuning of both, for one system."""
-
-    options: RunOptions
-    system: str
-
-    def __call__(self, context: Context, inputs: Inputs, folder: str, snapshots: str) -> dict[str, Any]:
-        options = self._options()
-        source = picture_source(inputs)
-        targets_path = store.join(folder, "targets.safetensors")
-        system_targets(self.options, inputs, self.system, source.classes).write(targets_path)
-        features = inputs["features"].path("train.parquet")
-        name = f"joint-{self.system}"
-
-        build = joint_phase.BuildProjection(features, source.classes, targets_path, options)
-        start = build().initial()
-        projected = dict(start)
-        if options.projection.epochs:
-            part = options.projection
-            done = fit(
-                self.options,
-                context,
-                name,
-                build,
-                f"{snapshots}/projection",
-                part.downpour,
-                part.optimizer,
-                number=3,
-            )
-            projected |= done.parameters
-        visual = visual_phase.load_softmax(inputs["visual"].path("model.safetensors"), self.options.visual.core)
-        core = {f"core.{k}": v.numpy() for k, v in visual.core.state_dict().items()}
-        first = store.join(folder, "projection.safetensors")
-        store.write_bytes(first, save_safetensors({**core, **projected}))
-
-        path = store.join(folder, "model.safetensors")
-        if options.fine_tuning.epochs and not self.options.visual.core.frozen:
-            tuning = options.fine_tuning
-            tune = joint_phase.BuildFineTuning(source, first, targets_path, self.options.visual.core, options)
-            done = fit(
-                self.options,
-                context,
-                name,
-                tune,
-                f"{snapshots}/tuning",
-                tuning.downpour,
-                tuning.optimizer,
-                number=4,
-            )
-            store.write_bytes(path, save_safetensors({**core, **projected, **done.parameters}))
-        else:
-            store.write_bytes(path, store.read_bytes(first))
-        names, matrix = system_vectors(self.options, inputs, self.system)
-        row = {name: i for i, name in enumerate(names)}
-        vectors = matrix[[row[c] for c in source.classes]]
-        about = {"dim": int(vectors.shape[1]), "trained_on": list(source.classes)}
-        return about | self._validate(context, name, features, projected, vectors, source)
-
-    def _options(self) -> joint_phase.JointOptions:
-        from dataclasses import replace
-
-        return replace(self.options.joint, loss="l2") if self.system == "l2" else self.options.joint
-
-    def _validate(
-        self,
-        context: Context,
-        name: str,
-        features: str,
-        projected: dict[str, Any],
-        vectors: np.ndarray[Any, np.dtype[np.float32]],
-        source: PictureSource,
-    ) -> dict[str, Any]:
-        """hit@1 of the projection alone on the pictures kept back."""
-        held_out = feature_table.read(features_phase.validation_path(features), keep=source.classes)
-        if not held_out.rows:
-            return {}
-        scores = held_out.values @ projected["projection.weight"].T @ vectors.T
-        index = {c: i for i, c in enumerate(source.classes)}
-        right = [index[next(v for v in row if v in index)] for row in held_out.labels]
-        value = float((scores.argmax(axis=1) == right).mean())
-        context.on_event(Validated(name, "hit@1 of the projection, validation", value))
-        return {"projection_hit_1": value}
-
-
-def fit(
-    options: RunOptions,
-    context: Context,
-    phase: str,
-    build: Callable[[], Task],
-    snapshots: str,
-    downpour: DownpourOptions,
-    optimizer: OptimizerOptions,
-    unit: str = "examples",
-    number: int | None = None,
-) -> Trained:
-    """Trains one task on the run's host; what it cost is added to the phase's bill."""
-    job = Job(
-        run=context.run,
-        phase=phase,
-        build=build,
-        snapshots=snapshots,
-        incarnations=context.incarnations,
-        seed=options.seed,
-        phase_number=number or NUMBERS[phase],
-        cluster=options.cluster,
-        downpour=downpour,
-        optimizer=optimizer,
-        unit=unit,
-        logs=_logs(context.folder),
-    )
-    trained = context.host.train(job, context.on_event, context.interrupt)
-    bill = context.bills.setdefault(phase, {})
-    for key, value in trained.bill.items():
-        bill[key] = max(bill.get(key, 0.0), value) if key.startswith("peak") else bill.get(key, 0.0) + value
-    if trained.audit["refused"]:
-        context.on_event(Notice(phase, f"{trained.audit['refused']} examples were refused by the shards"))
-    return trained
-
-
-def _logs(folder: str) -> str:
-    """Absolute, since actors have a working directory of their own."""
-    path = store.join(folder, "logs")
-    return os.path.abspath(store.filesystem(path)[1]) if store.is_local(path) else ""
 
 
 def picture_source(inputs: Inputs) -> PictureSource:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +72,22 @@ class JointOptions:
     margin: float = option(0.1, "margin of the hinge", low=0.0)
     normalise: bool = option(False, "make the projected picture a unit vector in the loss (the paper does not)")
     centre: bool = option(True, "subtract the mean of the training labels' vectors before they are made unit")
+    label_vectors: Literal["fixed", "trained"] = option(
+        "fixed",
+        "trained: the projection's loss also moves the labels' vectors, while skip-gram goes on on the same tables"
+        " (the paper's footnote 5)",
+    )
+    label_rate: float = option(1.0, "trained: learning rate of the labels' rows of the word table", low=0.0)
+    text_passes: float = option(1.0, "trained: passes over the text beside the projection's epochs", low=0.0)
     projection: ProjectionOptions = option(ProjectionOptions(), "the first part: the projection alone")
     fine_tuning: FineTuningOptions = option(FineTuningOptions(), "the second part: core and projection")
+
+
+class Drawn(Protocol):
+    """The terms of one batch: `Targets`, or what is trained with them."""
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """One unit vector a class, and behind them what is false for every picture [C + L, E]."""
 
 
 def unit_vectors(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
@@ -103,19 +117,8 @@ class BuildProjection:
     options: JointOptions
 
     def __call__(self) -> ModuleTask:
-        data = features.read(self.features, keep=self.classes)
         targets = Targets.read(self.targets)
-        options = self.options.projection
-        module = DeViSE(nn.Identity(), data.dim, targets.dim, self.options.normalise)
-        return ModuleTask(
-            module,
-            partial(joint_loss, targets=targets, options=self.options),
-            FeatureReader(data, self.classes, options.batch).read,
-            cut(data.rows, options.slices),
-            options.epochs,
-            schedule=schedule(options.schedule),
-            precision=options.downpour.precision,
-        )
+        return projection_task(self.features, self.classes, targets, targets.dim, self.options)
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,22 @@ class BuildFineTuning:
         )
 
 
+def projection_task(path: str, classes: tuple[str, ...], targets: Drawn, dim: int, options: JointOptions) -> ModuleTask:
+    """M alone, [dim, width of the features in the file `path`]."""
+    data, part = features.read(path, keep=classes), options.projection
+    return ModuleTask(
+        DeViSE(nn.Identity(), data.dim, dim, options.normalise),
+        partial(joint_loss, targets=targets, options=options),
+        FeatureReader(data, classes, part.batch).read,
+        cut(data.rows, part.slices),
+        part.epochs,
+        schedule=schedule(part.schedule),
+        precision=part.downpour.precision,
+    )
+
+
 def joint_loss(
-    module: nn.Module, batch: Any, rng: np.random.Generator, targets: Targets, options: JointOptions
+    module: nn.Module, batch: Any, rng: np.random.Generator, targets: Drawn, options: JointOptions
 ) -> tuple[Tensor, Figures]:
     """The mean joint loss of a batch (pictures or features [B, …], true [B, classes])."""
     inputs, true = batch

@@ -77,6 +77,7 @@ class LanguageTask:
         self.layout = Layout(tables=tables)
         self.slices: Sequence[tuple[int, int]] = cut(corpus.rows, options.slices)
         self.epochs = options.epochs
+        self.words_per_sentence = counts.sum() / max(corpus.rows, 1)
         self._schedule = Linear(floor=1e-2) if options.schedule == "linear" else Constant()
 
     def initial(self) -> Mapping[str, Array]:

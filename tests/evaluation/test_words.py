@@ -43,6 +43,26 @@ def test_similarity_is_gensims_with_ties_and_missing_words(
     assert found.covered == 200 - round(missing * 2)
 
 
+def test_drift_is_what_gensim_s_neighbours_say(vectors: WordVectors, gensims: KeyedVectors) -> None:
+    noise = np.random.default_rng(4).standard_normal(vectors.matrix.shape).astype(np.float32)
+    after = WordVectors(vectors.terms, vectors.matrix + 0.5 * noise)
+    moved = KeyedVectors(8)
+    moved.add_vectors(list(after.terms), after.matrix)
+    terms = ["w3", "w0", "w59"]
+    kept, cosines = [], []
+    for term in terms:
+        near = [{name for name, _ in keyed.most_similar(term, topn=10)} for keyed in (gensims, moved)]
+        kept.append(len(near[0] & near[1]) / 10)
+        a, b = vectors.vector(term), after.vector(term)
+        cosines.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
+    assert 0 < np.mean(kept) < 1
+    found = words.drift(vectors, after, terms)
+    assert found.neighbours_kept == pytest.approx(np.mean(kept))
+    assert found.cosine == pytest.approx(np.mean(cosines), abs=1e-6)
+    same = words.drift(vectors, vectors, terms)
+    assert (same.neighbours_kept, same.cosine) == (1.0, pytest.approx(1.0))
+
+
 def test_analogies_are_gensims(tmp_path: Path, vectors: WordVectors, gensims: KeyedVectors) -> None:
     rng = np.random.default_rng(2)
     m = vectors.matrix
