@@ -86,7 +86,10 @@ def compare() -> None:
 @coding("triangle")
 @click.option("--validation-rows", default=5000, show_default=True, type=click.IntRange(1), help="Last rows of train.")
 @click.option("--system", "systems", multiple=True, metavar="MODULE:NAME", help="A system of your own beside them.")
-@click.option("--run", "runs", multiple=True, metavar="RUN", help="A finished run, for table (ii): the trained core.")
+@click.option(
+    "--run", "runs", multiple=True, metavar="RUN", help="A finished run, for table (ii); further seeds of it."
+)
+@click.option("--tuning-run", metavar="RUN", help="For its calibration: a run whose core saw no tuning class either.")
 def cifar100(
     data: str,
     out: str,
@@ -102,6 +105,7 @@ def cifar100(
     validation_rows: int,
     systems: tuple[str, ...],
     runs: tuple[str, ...],
+    tuning_run: str | None,
 ) -> None:
     """DeViSE, softmax, random embeddings, L2, WSABIE, ConSE, cosine softmax on CIFAR-100's class splits.
 
@@ -112,7 +116,7 @@ def cifar100(
     psdevise compare cifar100 --vectors words.bin --out mine --system mymodel:Prototypes
     """
     from psdevise.compare import cifar100 as comparison
-    from psdevise.compare import write
+    from psdevise.compare import trained, write
     from psdevise.models.single_layer import SingleLayerOptions
 
     layer = SingleLayerOptions(coding="omp1" if coding == "omp1" else "triangle", bases=bases, patches=patches)
@@ -130,7 +134,8 @@ def cifar100(
     )
     with _progress() as on_progress:
         found = comparison.run(options, [_words(source) for source in sources], on_progress)
-    console.print(write.cifar100(found, options, runs), highlight=False, markup=False, soft_wrap=True)
+        own = trained.run(runs, tuning_run, out, draws, systems, on_progress) if runs else None
+    console.print(write.cifar100(found, options, own), highlight=False, markup=False, soft_wrap=True)
     console.print(f"tables and figures: {out}", soft_wrap=True)
 
 
@@ -149,7 +154,11 @@ def cifar100(
 @PATCHES
 @coding("omp1")
 @click.option(
-    "--penalty", default=0.3, show_default=True, type=click.FloatRange(0, min_open=True), help="λ of the map."
+    "--penalty",
+    "penalties",
+    multiple=True,
+    type=click.FloatRange(0, min_open=True),
+    help="λ of the map; of several each pair's is chosen on training pictures of other pairs. [default: .1, .3, 1, 3]",
 )
 def cifar10(
     data: str,
@@ -163,7 +172,7 @@ def cifar10(
     bases: int,
     patches: int,
     coding: str,
-    penalty: float,
+    penalties: tuple[float, ...],
 ) -> None:
     """Socher et al. 2013 on CIFAR-10: each pair of classes unseen in turn, by word vectors and by random ones.
 
@@ -186,7 +195,7 @@ def cifar10(
         train_per_class=train_per_class,
         test_per_class=test_per_class,
         layer=layer,
-        penalty=penalty,
+        penalties=penalties or comparison.Options.penalties,
         seed=seed,
     )
     with _progress() as on_progress:

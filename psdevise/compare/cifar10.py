@@ -1,21 +1,27 @@
 """`psdevise compare cifar10`: Socher et al. 2013's protocol on CIFAR-10, all 45 pairs of unseen classes.
 
 Features (Coates and Ng 2011), their dictionary and their standardisation are fitted once on all training pictures
-without labels, as in the paper. They enter map and softmax through inner products alone (`systems.dual`), which are
-computed once for all pairs.
+without labels, as in the paper. One inverse of the training pictures' inner products serves the maps of all pairs
+(`systems.regression`), for each λ.
+
+λ is chosen without the test: a map that was trained without a pair's classes has not seen their training pictures, so
+it is judged by these. For each pair of unseen classes the λ is taken that does best on the 28 pairs which share no
+class with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax as probabilities
 
 from psdevise import store
+from psdevise.compare import seen_or_unseen
 from psdevise.compare.cells import Arrays, Cells
 from psdevise.compare.cifar100 import Words
 from psdevise.compare.frozen import OnProgress, Pictures, read_pictures
@@ -24,14 +30,10 @@ from psdevise.labels.resolve import ResolveOptions, resolve
 from psdevise.labels.space import LabelSpace
 from psdevise.models.single_layer import SingleLayerOptions, Standard, fit
 from psdevise.phases.joint import random_vectors, unit_vectors
-from psdevise.systems import dual
-from psdevise.systems.novelty import LocalOutlierProbability, fit_gaussians, squared_distances
-from psdevise.systems.socher import nearest
+from psdevise.systems import regression
+from psdevise.systems.novelty import squared_distances
 
 Floats = npt.NDArray[np.float32]
-EXTENTS = tuple(range(1, 14))  # λ of LoOP
-QUANTILES = 201  # kept points of the threshold's curve
-MAPPED = 25  # mapped test pictures of each class that a cell keeps, for the projection map
 SHOWN = (
     ("cat", "truck"),
     ("deer", "ship"),
@@ -50,7 +52,8 @@ class Options:
         test_per_class: the same of the test pictures.
         pairs: how many of the 45, the five of the paper's figure first.
         draws: of random vectors in the words' place.
-        penalty: λ of the map; softmax_penalty: λ of the softmax. Units as in `systems.dual`.
+        penalties: λ of the map, of which each pair's is chosen; softmax_penalty: λ of the softmax. Units as in
+            `systems.regression`.
     """
 
     data: str
@@ -60,21 +63,22 @@ class Options:
     train_per_class: int = 1500
     test_per_class: int = 1000
     layer: SingleLayerOptions = SingleLayerOptions()
-    penalty: float = 0.3
+    penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     softmax_penalty: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= 45:
             raise ConfigError(f"{self.pairs} pairs", where="compare cifar10", mend="from 1 to 45")
+        if len({f"{value:g}" for value in self.penalties}) < max(1, len(self.penalties)):
+            raise ConfigError("a penalty stands there twice, or none", where="compare cifar10 --penalty")
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """Inner products of standardised features: of training pictures [n, n], and of test with training ones [m, n]."""
+class Material:
+    """Standardised features [n, width] of training and [m, width] of test pictures, and their classes."""
 
     train: Floats
-    inverse: Floats  # of the training pictures' (`dual.inverse`)
     test: Floats
     train_labels: npt.NDArray[np.int64]
     test_labels: npt.NDArray[np.int64]
@@ -99,119 +103,124 @@ def run(options: Options, words: Words, on_progress: OnProgress) -> dict[str, An
     wanted = pairs(space.names, options.pairs)
     todo = [pair for pair in wanted if not cells.has("-".join(pair))]
     if todo:
-        kernels = _kernels(options, space.names, on_progress)
+        material = _material(options, space.names, on_progress)
+        _maps(cells, material, space.names, unit_vectors(raw, None), options, on_progress)
+        found = {penalty: cells.read(_key(penalty)) for penalty in options.penalties}
         for pair in todo:
             on_progress(wanted.index(pair), len(wanted), " and ".join(pair))
-            cells.write("-".join(pair), _cell(pair, space.names, raw, kernels, options))
-        store.remove(store.join(options.out, "features"))
-    found = {pair: cells.read("-".join(pair)) for pair in wanted}
-    return {"pairs": found, "names": space.names, "vectors": raw, "source": words.source}
+            cells.write("-".join(pair), _cell(pair, space.names, raw, material, found, options))
+    done = {pair: cells.read("-".join(pair)) for pair in wanted}
+    return {"pairs": done, "names": space.names, "vectors": raw, "source": words.source}
 
 
-def _cell(pair: tuple[str, str], names: Sequence[str], raw: Floats, kernels: Kernels, options: Options) -> Arrays:
+def _key(penalty: float) -> str:
+    return f"maps {penalty:g}"
+
+
+def _maps(
+    cells: Cells,
+    material: Material,
+    names: Sequence[str],
+    vectors: Floats,
+    options: Options,
+    on_progress: OnProgress,
+) -> None:
+    """A cell per λ, of all 45 pairs: `map` [45, 10, width], the regression of each class's indicator that saw none of
+    the pair's pictures, and `held_out` [45], its accuracy on the pair's training pictures.
+
+    A map is linear in its targets, T = Y · vectors: this one serves all tables of vectors.
+    """
+    missing = [penalty for penalty in options.penalties if not cells.has(_key(penalty))]
+    if not missing:
+        return
+    every = pairs(names, 45)
+    on_progress(0, 1, "inner products")
+    kernel = material.train @ material.train.T
+    onehot = np.eye(len(names), dtype=np.float32)[material.train_labels]
+    for penalty in missing:
+        on_progress(0, len(every), f"maps, λ = {penalty:g}: inverse")
+        inverse = regression.inverse(kernel, penalty)
+        found = np.empty((len(every), len(names), material.train.shape[1]), np.float32)
+        held_out = np.empty(len(every))
+        for number, pair in enumerate(every):
+            on_progress(number, len(every), f"maps, λ = {penalty:g}")
+            unseen = np.array([names.index(name) for name in pair])
+            kept = np.flatnonzero(~np.isin(material.train_labels, unseen))
+            weights = np.zeros_like(onehot)
+            weights[kept] = regression.ridge(inverse, kept, onehot[kept])
+            found[number] = weights.T @ material.train
+            of_pair = np.isin(material.train_labels, unseen)
+            mapped = material.train[of_pair] @ found[number].T @ vectors
+            held_out[number] = (_nearest_of(mapped, vectors, unseen) == material.train_labels[of_pair]).mean()
+        del inverse
+        cells.write(_key(penalty), {"map": found, "held_out": held_out})
+
+
+def chosen_penalty(pair: tuple[str, str], every: Sequence[tuple[str, str]], held_out: Mapping[float, Floats]) -> float:
+    """The λ of highest mean accuracy on the held-out training pictures of the pairs that share no class with `pair`."""
+    apart = [number for number, other in enumerate(every) if not set(pair) & set(other)]
+    return max(held_out, key=lambda penalty: float(np.mean(held_out[penalty][apart])))
+
+
+def _nearest_of(mapped: Floats, vectors: Floats, unseen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.asarray(unseen[squared_distances(mapped, vectors[unseen]).argmin(axis=1)], np.int64)
+
+
+def _cell(
+    pair: tuple[str, str],
+    names: Sequence[str],
+    raw: Floats,
+    material: Material,
+    maps: Mapping[float, Arrays],
+    options: Options,
+) -> Arrays:
     """One pair held out: figures per test picture, curves, and points of the projection map."""
+    every = pairs(names, 45)
+    number = every.index(pair)
     unseen = np.array([names.index(name) for name in pair])
     seen = np.array([i for i in range(len(names)) if i not in unseen])
-    rows = np.flatnonzero(np.isin(kernels.train_labels, seen))
-    kernel, across = kernels.train[np.ix_(rows, rows)], kernels.test[:, rows]
-    labels = kernels.train_labels[rows]
-    tables = _vector_tables(raw, seen, options)
-    # A map is linear in its targets, T = Y · table: one regression on the classes serves all tables.
-    classes = dual.ridge(kernels.inverse, rows, np.eye(len(names), dtype=np.float32)[labels])
-    of_train, of_test = (np.asarray(k @ classes, np.float32) for k in (kernel, across))
-
-    of_unseen = np.isin(kernels.test_labels, unseen)
-    true = kernels.test_labels[of_unseen]
+    of_unseen = np.isin(material.test_labels, unseen)
+    true = material.test_labels[of_unseen]
+    tables = _vector_tables(raw, seen, options, number)
     arrays: Arrays = {}
+    for penalty, found in maps.items():
+        mapped = material.test[of_unseen] @ found["map"][number].T @ tables["words"]
+        best = _nearest_of(mapped, tables["words"], unseen)
+        arrays[f"unseen/penalty {penalty:g}"] = (best == true).astype(np.uint8)
+    penalty = chosen_penalty(pair, every, {p: found["held_out"] for p, found in maps.items()})
+    arrays["penalty"] = np.array([penalty])
+    classes = maps[penalty]["map"][number].T
+    of_test = material.test @ classes
     for name, table in tables.items():
-        mapped = of_test @ table
-        best = unseen[squared_distances(mapped[of_unseen], table[unseen]).argmin(axis=1)]
+        best = _nearest_of(of_test[of_unseen] @ table, table, unseen)
         arrays[f"unseen/{name}"] = (best == true).astype(np.uint8)
-        if name == "words":
-            arrays |= _novelty(mapped, of_train @ table, table, kernels, rows, seen, unseen, (kernel, across), options)
+    rows = np.flatnonzero(np.isin(material.train_labels, seen))
+    mapped_train = (material.train @ classes)[rows] @ tables["words"]
+    targets = np.searchsorted(seen, material.train_labels[rows])
+    weight, bias = regression.softmax(material.train, rows, targets, len(seen), options.softmax_penalty)
+    seen_p = probabilities((material.test @ weight.T + bias).astype(np.float64), axis=1)
+    words, parts = tables["words"], (seen, unseen)
+    arrays |= seen_or_unseen.both(of_test @ words, mapped_train, seen_p, words, parts, targets, material.test_labels)
     cosines = unit_vectors(raw, None) @ unit_vectors(raw, None).T
     arrays["similarity"] = cosines[unseen][:, seen].max(axis=1)
     arrays["between"] = cosines[unseen[0], unseen[1]][None]
     return arrays
 
 
-def _vector_tables(raw: Floats, seen: npt.NDArray[np.int64], options: Options) -> dict[str, Floats]:
-    """The labels' vectors [10, d] in each of their forms; "words" is the one that novelty is measured with."""
+def _vector_tables(raw: Floats, seen: npt.NDArray[np.int64], options: Options, number: int) -> dict[str, Floats]:
+    """The labels' vectors [10, d] in each of their forms; "words" is the one that novelty is measured with.
+
+    Random ones are drawn for each pair anew: exchanging the two unseen vectors turns an accuracy a into 1 − a, so that
+    ½ is expected for each pair, but one draw that serves all pairs lies on the same side of it for many.
+    """
     unit = unit_vectors(raw, None)
     tables = {"words": unit, "centred": unit_vectors(raw, raw[seen].mean(axis=0)), "unscaled": raw}
     for draw in range(options.draws):
-        tables[f"random {draw}"] = random_vectors(len(raw), raw.shape[1], 1000 * options.seed + draw)
+        tables[f"random {draw}"] = random_vectors(len(raw), raw.shape[1], 1000 * (45 * options.seed + number) + draw)
     return tables
 
 
-def _novelty(
-    mapped: Floats,
-    mapped_train: Floats,
-    vectors: Floats,
-    kernels: Kernels,
-    rows: npt.NDArray[np.int64],
-    seen: npt.NDArray[np.int64],
-    unseen: npt.NDArray[np.int64],
-    parts: tuple[Floats, Floats],
-    options: Options,
-) -> Arrays:
-    """Seen and unseen pictures among all ten classes (the paper's Figure 3): accuracies on both over all thresholds of
-    the likelihood, and over λ of LoOP, whose probability weighs the two classifiers."""
-    kernel, across = parts
-    targets = np.searchsorted(seen, kernels.train_labels[rows])
-    a, b = dual.softmax(kernel, targets, len(seen), options.softmax_penalty)
-    logits = (across @ a + b).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    seen_p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    is_seen = np.isin(kernels.test_labels, seen)
-    right_seen = seen[seen_p.argmax(axis=1)] == kernels.test_labels
-    gaussians = fit_gaussians(mapped_train, targets, vectors[seen])
-    spread = float(gaussians.variance.mean())
-    unseen_p = nearest(mapped, vectors[unseen], spread)
-    right_unseen = unseen[unseen_p.argmax(axis=1)] == kernels.test_labels
-
-    # Below the threshold a picture is new, at or above it seen.
-    training = np.sort(np.unique(gaussians.log_likelihood(mapped_train)))
-    likelihood = gaussians.log_likelihood(mapped)
-    thresholds = np.concatenate([[-np.inf], training, [np.inf]])
-    on_seen = _share_at_least(likelihood[is_seen & right_seen], thresholds, int(is_seen.sum()))
-    below = np.sort(likelihood[~is_seen & right_unseen])
-    on_unseen = np.searchsorted(below, thresholds, "left") / int((~is_seen).sum())
-    kept = np.unique(np.linspace(0, len(thresholds) - 1, QUANTILES).round().astype(np.int64))
-
-    model = LocalOutlierProbability(mapped_train)
-    plof = model.plof(mapped)
-    loop = []
-    for extent in EXTENTS:
-        novel = model.probability(plof, extent)[:, None]
-        whole = np.concatenate([(1 - novel) * seen_p, novel * unseen_p], axis=1)
-        right = np.concatenate([seen, unseen])[whole.argmax(axis=1)] == kernels.test_labels
-        loop.append((right[is_seen].mean(), right[~is_seen].mean()))
-
-    chosen = np.concatenate([np.flatnonzero(kernels.test_labels == y)[:MAPPED] for y in range(len(vectors))])
-    return {
-        "seen": right_seen[is_seen].astype(np.uint8),
-        "curve": np.stack([on_seen[kept], on_unseen[kept]], axis=1).astype(np.float32),
-        "area": np.array([np.trapezoid(on_unseen, -on_seen)]),
-        "eleven": _at_quantiles(on_seen, on_unseen),
-        "loop": np.array(loop, np.float32),
-        "mapped": mapped[chosen],
-        "mapped_labels": kernels.test_labels[chosen],
-        "vectors": vectors,
-    }
-
-
-def _share_at_least(values: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64], of: int) -> Any:
-    return (len(values) - np.searchsorted(np.sort(values), thresholds, "left")) / of
-
-
-def _at_quantiles(seen: npt.NDArray[np.float64], unseen: npt.NDArray[np.float64]) -> Floats:
-    """The authors' eleven thresholds: quantiles of the training likelihoods, 0 to 1."""
-    inner = np.linspace(1, len(seen) - 2, 11).round().astype(np.int64)
-    return np.stack([seen[inner], unseen[inner]], axis=1).astype(np.float32)
-
-
-def _kernels(options: Options, names: Sequence[str], on_progress: OnProgress) -> Kernels:
+def _material(options: Options, names: Sequence[str], on_progress: OnProgress) -> Material:
     folder = store.join(options.data, "cifar10")
     whole = read_pictures(store.join(folder, "train_1500_per_class.parquet"), on_progress)
     train = whole.of(names, options.train_per_class)
@@ -220,18 +229,10 @@ def _kernels(options: Options, names: Sequence[str], on_progress: OnProgress) ->
     layer = fit(train.pixels, options.layer, np.random.default_rng([options.seed, 53]))
     values = layer.codes(train.pixels, lambda done, of: on_progress(done, of, "features of training pictures"))
     standard = Standard(values)
-    values = standard(values)
-    on_progress(0, 3, "inner products")
-    own = values @ values.T
-    on_progress(1, 3, "inner products")
-    inverse = dual.inverse(own, options.penalty)
-    on_progress(2, 3, "inner products")
-    across = np.empty((test.rows, train.rows), np.float32)
-    for start in range(0, test.rows, 500):
-        part = test.pick(range(start, min(start + 500, test.rows)))
-        across[start : start + part.rows] = standard(layer.codes(part.pixels)) @ values.T
-        on_progress(start + part.rows, test.rows, "features of test pictures")
-    return Kernels(own, inverse, across, _numbers(train, names), _numbers(test, names))
+    own = standard(values)
+    del values
+    other = standard(layer.codes(test.pixels, lambda done, of: on_progress(done, of, "features of test pictures")))
+    return Material(own, other, _numbers(train, names), _numbers(test, names))
 
 
 def _numbers(pictures: Pictures, names: Sequence[str]) -> npt.NDArray[np.int64]:

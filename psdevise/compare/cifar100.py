@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,13 +14,11 @@ from psdevise.compare import frozen
 from psdevise.compare.annotations import ancestors
 from psdevise.compare.cells import Cells
 from psdevise.compare.frozen import OnProgress, Pictures
-from psdevise.compare.measure import HIT_K, HP_K, measured
+from psdevise.compare.lessons import Entry, Ground, collect, fill
+from psdevise.compare.measure import HIT_K, HP_K
 from psdevise.compare.splits import class_splits, home, number_of, tuning_classes
-from psdevise.compare.training import trainer
-from psdevise.data import features
-from psdevise.errors import ConfigError, DataError
-from psdevise.evaluation.evaluate import EvaluationOptions, Scored, Setting
-from psdevise.evaluation.result import plain
+from psdevise.errors import ConfigError
+from psdevise.evaluation.evaluate import EvaluationOptions, Setting
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import ResolveOptions, resolve
 from psdevise.labels.space import LabelSpace
@@ -33,9 +29,9 @@ from psdevise.phases.joint import JointOptions, unit_vectors
 from psdevise.systems.chollet import Chollet, Logistic
 from psdevise.systems.cosine import CosineSoftmax
 from psdevise.systems.devise import PROJECTION, Devise, Ridge, l2, margin, random
-from psdevise.systems.finished import Finished
 from psdevise.systems.linear import ConSE, SoftmaxHead
-from psdevise.systems.recipe import Known, Learned, Lesson, Recipe, fingerprint, load_recipe
+from psdevise.systems.recipe import Known, Recipe, load_recipe
+from psdevise.systems.socher import Socher
 from psdevise.systems.wsabie import Wsabie
 
 MARGINS = (0.01, 0.02, 0.05, 0.2, 0.3, 0.5)  # and .1, DeViSE's own
@@ -86,31 +82,12 @@ class Options:
                 raise ConfigError(f"{what} is {value}", where="compare cifar100", mend="at least 1")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A system of the comparison, and which of the word vectors it uses."""
-
-    recipe: Recipe
-    words: int = 0
-    tuned: bool = True  # also trained without the tuning classes, for its calibration bias
-    about: str = ""  # key of the word vectors
-
-    @property
-    def key(self) -> str:
-        return f"{self.recipe.name}-{self.recipe.variant}"
-
-    @property
-    def cell(self) -> str:
-        """Holds what a cell's content depends on: a changed system of the user's own is computed anew."""
-        return f"{self.key}-{store.key_of([fingerprint(self.recipe), self.about])[:8]}"
-
-
 def entries(options: Options, words: Sequence[Words]) -> list[Entry]:
     """The systems, each after those it needs. Chollet's knows WordNet's ancestors, where the others know the words."""
     space, hierarchy = _labels(options)
     related = tuple(ancestors(space, hierarchy).items())
     own: list[Recipe] = [Devise(), SoftmaxHead(), *map(random, range(options.draws)), Ridge(), l2()]
-    own += [Wsabie(), Wsabie(rank_weight="log", variant="log"), ConSE(), CosineSoftmax()]
+    own += [Wsabie(), Wsabie(rank_weight="log", variant="log"), ConSE(), CosineSoftmax(), Socher()]
     own += [Chollet(related=related), Logistic()]
     own += [load_recipe(name) for name in options.systems]
     found = [Entry(recipe, tuned=recipe.name not in UNABLE) for recipe in own]
@@ -159,19 +136,6 @@ def run(options: Options, words: Sequence[Words], on_progress: OnProgress) -> di
     return collect(cells, splits, chosen)
 
 
-def collect(cells: Cells, splits: Sequence[Split], chosen: Sequence[Entry]) -> dict[str, Any]:
-    """All cells: rows of results, arrays by (split, system key), seconds."""
-    rows, arrays, seconds = [], {}, {}
-    for split in splits:
-        for entry in chosen:
-            found = cells.read(f"{split.name}/{entry.cell}")
-            about = json.loads(str(found.pop("about")))
-            rows += about["rows"]
-            seconds[split.name, entry.key] = about["seconds"]
-            arrays[split.name, entry.key] = found
-    return {"rows": rows, "arrays": arrays, "seconds": seconds, "splits": splits, "entries": chosen}
-
-
 def _fill(
     split: Split,
     chosen: Sequence[Entry],
@@ -180,55 +144,32 @@ def _fill(
     options: Options,
     on_progress: OnProgress,
 ) -> None:
-    number = number_of(split)
+    seed = options.seed + number_of(split)
     tune = tuning_classes(home(options.data), split, options.seed)
     folder = store.join(options.out, "features", split.name)
     parts = material.train.of(split.seen, options.train_per_class), material.validation, material.test
-    paths = frozen.compute(folder, split, tune, parts, options.layer, options.seed + number, on_progress)
-    kept = {name for entry in chosen for name in entry.recipe.needs}
-    held_back: dict[bool, dict[str, Learned]] = {True: {}, False: {}}
-    test, validation = features.read(paths.test), features.read(paths.validation)
-    for done, entry in enumerate(chosen):
-        key = f"{split.name}/{entry.cell}"
-        needed = entry.recipe.name in kept and entry.recipe.variant == "default"
-        if cells.has(key) and not needed:
-            continue
-        on_progress(done, len(chosen), f"{split.name}: {entry.recipe.name} {entry.recipe.variant}")
-        begin = time.process_time()
-        learned: dict[bool, Finished] = {}
-        for without in (False, True) if entry.tuned or needed else (False,):
-            seen = tuple(c for c in split.seen if not without or c not in tune)
-            known = _known(seen, material, entry, options.seed + number)
-            lesson = Lesson(
-                known, paths.train, folder, trainer(options.seed + number), _needs(entry, held_back[without])
-            )
-            fitted = entry.recipe.fit(lesson)
-            if needed:
-                held_back[without][entry.recipe.name] = fitted
-            learned[without] = Finished(entry.recipe, fitted, known, _no_core)
-        if not cells.has(key):
-            setting = _setting(split, material, entry, options)
-            if entry.tuned:
-                bias = _bias(learned[True], validation, split, tune)
-                setting = replace(setting, bias={entry.recipe.name: bias})
-            classes = material.space.names
-            true = np.array([classes.index(row[0]) for row in test.labels], np.int64)
-            values = {entry.recipe.name: learned[False].score_values(test.values, classes)}
-            rows, arrays = measured(Scored(classes, true, values), learned[False], setting)
-            about = {"rows": plain(rows), "seconds": time.process_time() - begin}
-            cells.write(key, {**arrays, "about": np.array(json.dumps(about))})
+    # No tuning class had a part in them: the same features serve the systems that are trained without these.
+    paths = frozen.compute(folder, split, tune, parts, options.layer, seed, on_progress)
+    ground = Ground(
+        split,
+        tune,
+        material.space.names,
+        folder,
+        seed,
+        train=paths.train,
+        test=paths.test,
+        without=paths.train,
+        validation=paths.validation,
+    )
+    fill(
+        ground,
+        chosen,
+        cells,
+        lambda seen, entry: _known(seen, material, entry, seed),
+        lambda entry: _setting(split, material, entry, options),
+        on_progress,
+    )
     store.remove(folder)
-
-
-def _no_core(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    raise DataError("a comparison scores features that were computed before")
-
-
-def _needs(entry: Entry, fitted: dict[str, Learned]) -> dict[str, Learned]:
-    missing = [name for name in entry.recipe.needs if name not in fitted]
-    if missing:
-        raise ConfigError(f"{entry.key} needs {missing[0]}, which no system before it is", where="system")
-    return {name: fitted[name] for name in entry.recipe.needs}
 
 
 def _known(seen: tuple[str, ...], material: Material, entry: Entry, seed: int) -> Known:
@@ -242,14 +183,6 @@ def _setting(split: Split, material: Material, entry: Entry, options: Options) -
     groups = {} if entry.recipe.name in WORDLESS else {entry.recipe.name: scores.tie_groups(material.raw[entry.words])}
     measures = EvaluationOptions(hit_k=HIT_K, hp_k=HP_K)
     return Setting("cifar100", options.seed, split, material.space, material.hierarchy, measures, groups=groups)
-
-
-def _bias(system: Finished, validation: features.Features, split: Split, tune: Sequence[str]) -> float:
-    """The tuning classes stand for the unseen ones, among the seen classes' validation pictures."""
-    classes = split.seen
-    true = np.array([classes.index(row[0]) for row in validation.labels], np.int64)
-    matrix = system.score_values(validation.values, classes)
-    return scores.calibration(matrix, true, ~np.isin(classes, list(tune))).best_bias()
 
 
 def _material(options: Options, words: Sequence[Words], on_progress: OnProgress) -> Material:

@@ -1,4 +1,4 @@
-"""Paired bootstrap over class splits and, within each, over pictures; over pairs and draws."""
+"""Paired bootstrap over class splits and, within each, over pictures (or draws)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,6 @@ def over_splits(per_split: Sequence[Floats], seed: int = 0) -> Interval:
     for split, value in enumerate(values):
         drawn[chosen == split] = _means(value, int((chosen == split).sum()), rng)
     low, high = np.percentile(drawn.mean(axis=1), [2.5, 97.5])
-    return Interval(mean, min(mean, float(low)), max(mean, float(high)))
-
-
-def over_pairs_and_draws(matrix: Floats, seed: int = 0) -> Interval:
-    """The mean of accuracies [pairs, draws], pairs and draws resampled: a draw is the same in all pairs."""
-    rng = np.random.default_rng(seed)
-    pairs, draws = matrix.shape
-    rows, columns = rng.integers(pairs, size=(RESAMPLES, pairs)), rng.integers(draws, size=(RESAMPLES, draws))
-    drawn = [float(matrix[np.ix_(r, c)].mean()) for r, c in zip(rows, columns, strict=True)]
-    mean, (low, high) = float(matrix.mean()), np.percentile(drawn, [2.5, 97.5])
     return Interval(mean, min(mean, float(low)), max(mean, float(high)))
 
 

@@ -9,33 +9,32 @@ from psdevise import store
 from psdevise.compare import tables
 from psdevise.compare.cifar100 import Options
 from psdevise.compare.figures import write_lines
-from psdevise.errors import DataError
-from psdevise.report.tables import markdown as run_tables
 
 
-def cifar100(found: dict[str, Any], options: Options, runs: Sequence[str]) -> str:
+def cifar100(found: dict[str, Any], options: Options, trained: dict[str, Any] | None = None) -> str:
+    """
+    Args:
+        found: table (i), of `cifar100.run`; trained: table (ii), of `trained.run`.
+    """
     text = tables.markdown(found, options.kinds, "CIFAR-100: every system on identical frozen features")
     text += _seconds(found)
     rows = list(found["rows"])
-    for run in runs:
-        path = store.join(run, "results.json")
-        if not store.exists(path):
-            raise DataError("no results here", where=run, mend="psdevise run goes on with it")
-        own = store.read_json(path)
-        rows += own
-        text += f"\n# Each system's own recipe, with the trained core: {run.rstrip('/').rsplit('/', 1)[-1]}\n\n"
-        text += run_tables(own) + "\n"
+    if trained is not None:
+        rows += trained["rows"]
+        text += "\n" + _trained(trained)
     store.write_text(store.join(options.out, "tables.md"), text)
     store.write_json(store.join(options.out, "results.json"), rows)
-    store.write_json(store.join(options.out, "intervals.json"), _intervals(found, options))
-    for kind in options.kinds:
-        comparison = tables.Comparison(found, kind)
+    store.write_json(store.join(options.out, "intervals.json"), _intervals(_parts(found, options, trained)))
+    for part, kind in _parts(found, options, trained):
+        comparison = tables.Comparison(part, kind)
         plain = [key for key in comparison.shown if key.endswith("-default")]
         curves = {tables.title(key): comparison.curve(key) for key in plain}
         name = f"Seen-unseen curves over calibration biases, {comparison.splits[0]}"
         path = store.join(options.out, f"curves_{kind}.svg")
         write_lines(path, name, curves, "hit@1 on seen pictures", "hit@1 on unseen pictures")
-        swept = {}
+        swept: dict[str, list[tuple[float, float]]] = {}
+        if len(tables.margins(comparison)) == 1:
+            continue
         for metric, label in (("seen/seen/hit@1", "seen hit@1"), ("unseen/unseen/hit@1", "unseen hit@1")):
             values = [(margin, comparison.value(key, metric)) for margin, key in tables.margins(comparison)]
             swept[label] = [(margin, value.value) for margin, value in values if value is not None]
@@ -44,10 +43,31 @@ def cifar100(found: dict[str, Any], options: Options, runs: Sequence[str]) -> st
     return text
 
 
-def _intervals(found: dict[str, Any], options: Options) -> list[dict[str, Any]]:
+def _parts(found: dict[str, Any], options: Options, trained: dict[str, Any] | None) -> list[tuple[dict[str, Any], str]]:
+    """(table, kind of its splits)."""
+    further = [] if trained is None else [(trained, _kind(trained))]
+    return [*((found, kind) for kind in options.kinds), *further]
+
+
+def _kind(trained: dict[str, Any]) -> str:
+    return str(trained["splits"][0].name.rsplit("_", 1)[0])
+
+
+def _trained(found: dict[str, Any]) -> str:
+    """Table (ii)."""
+    text = tables.markdown(found, [_kind(found)], "CIFAR-100: each system's own recipe, with the trained core")
+    if not found["calibrated"]:
+        text += (
+            "No calibration bias: it would have to come from a run whose core saw neither the unseen nor the tuning"
+            " classes (`--tuning-run`). The area under the seen-unseen curve needs none.\n\n"
+        )
+    return text + _seconds(found)
+
+
+def _intervals(parts: Sequence[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
     """Every figure of the tables, and every difference to DeViSE, with its interval over splits and pictures."""
     rows = []
-    for kind in options.kinds:
+    for found, kind in parts:
         comparison = tables.Comparison(found, kind)
         for key in comparison.shown:
             for metric, _ in tables.SHOWN:

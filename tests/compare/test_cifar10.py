@@ -43,7 +43,7 @@ def test_the_command_resumes_and_writes_everything(
     vectors().save(str(tmp_path / "words.parquet"))
     out = tmp_path / "out"
     command = f"compare cifar10 --data {data} --out {out} --vectors {tmp_path}/words.parquet --pairs 6 --draws 2"
-    command += " --train-per-class 12 --test-per-class 8 --bases 10 --patches 400"
+    command += " --train-per-class 12 --test-per-class 8 --bases 10 --patches 400 --penalty .1 --penalty 1"
     assert exit_code(command.split()) == 0
     text = capsys.readouterr().out
     assert "| **mean of 6** |" in text
@@ -89,7 +89,7 @@ def test_a_pair_is_what_scikit_learns_ridge_makes_of_the_features(data: Path, tm
     from psdevise.models.single_layer import SingleLayerOptions, Standard, fit
 
     layer = SingleLayerOptions(bases=10, patches=400, iterations=2)
-    options = cifar10.Options(str(data), str(tmp_path), 2, 0, 12, 8, layer, penalty=0.05)
+    options = cifar10.Options(str(data), str(tmp_path), 2, 0, 12, 8, layer, penalties=(0.05,))
     quiet = lambda done, of, what: None  # noqa: E731
     found = cifar10.run(options, Words(vectors(), str.lower, ""), quiet)
     train = read_pictures(str(data / "cifar10/train_1500_per_class.parquet"), quiet)
@@ -108,6 +108,32 @@ def test_a_pair_is_what_scikit_learns_ridge_makes_of_the_features(data: Path, tm
         distance = np.linalg.norm(mapped[:, None] - unit[[NAMES.index(name) for name in pair]], axis=2)
         right = [pair[best] == label for best, label in zip(distance.argmin(axis=1), picked.labels, strict=True)]
         np.testing.assert_array_equal(arrays["unseen/words"], right)
+
+
+def test_random_vectors_are_right_half_of_the_time(data: Path, tmp_path: Path) -> None:
+    """Exchanging the two unseen vectors turns an accuracy a into 1 − a, so ½ is expected whatever the features."""
+    from psdevise.compare.cifar100 import Words
+    from psdevise.models.single_layer import SingleLayerOptions
+
+    layer = SingleLayerOptions(bases=8, patches=300, iterations=2)
+    options = cifar10.Options(str(data), str(tmp_path), 45, 20, 12, 8, layer, penalties=(0.3,))
+    found = cifar10.run(options, Words(vectors(), str.lower, ""), lambda done, of, what: None)
+    matrix = tables10.by_draw(found["pairs"])
+    assert matrix.shape == (45, 20)
+    error = matrix.std() / np.sqrt(matrix.size)
+    assert abs(matrix.mean() - 0.5) < 4 * error
+    assert 0 < error < 0.02
+    # A draw is no other pair's: its mean over pairs is as near to ½ as independent draws are.
+    assert matrix.mean(axis=0).std() < 2 * matrix.std() / np.sqrt(45)
+
+
+def test_a_pairs_penalty_is_chosen_by_pairs_that_share_no_class_with_it() -> None:
+    every = cifar10.pairs(NAMES, 45)
+    pair = ("cat", "truck")
+    apart = np.array([not set(pair) & set(other) for other in every])
+    held_out = {0.1: np.where(apart, 0.5, 1.0).astype(np.float32), 3.0: np.where(apart, 0.6, 0.0).astype(np.float32)}
+    assert apart.sum() == 28
+    assert cifar10.chosen_penalty(pair, every, held_out) == 3.0
 
 
 def test_readings_of_a_curve() -> None:

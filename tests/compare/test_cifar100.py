@@ -45,7 +45,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Options,
     own = ("tests.compare.test_cifar100:Prototypes",)
     options = Options(str(data), out, splits=1, draws=2, layer=LAYER, systems=own, validation_rows=60)
     found = cifar100.run(options, words_of(), lambda done, of, what: None)
-    write.cifar100(found, options, ())
+    write.cifar100(found, options)
     return options, found
 
 
@@ -66,6 +66,7 @@ def test_every_system_has_its_rows(done: tuple[Options, dict]) -> None:
         "wsabie",
         "conse",
         "cosine",
+        "socher",
         "chollet",
         "logistic",
         "prototypes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from psdevise.compare.intervals import over_pairs_and_draws, over_splits
+from psdevise.compare.intervals import over_splits
 
 
 def test_one_split_is_the_bootstrap_over_pictures() -> None:
@@ -38,12 +38,3 @@ def test_nothing_has_no_interval() -> None:
     assert np.isnan(over_splits([]).value)
     same = over_splits([np.ones(5), np.ones(3)])
     assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
-
-
-def test_draws_that_differ_widen_the_interval_though_each_is_sure() -> None:
-    draws = np.random.default_rng(3).normal(0.5, 0.1, 12)
-    found = over_pairs_and_draws(np.tile(draws, (45, 1)))
-    assert found.value == pytest.approx(draws.mean())
-    assert (found.high - found.low) / (2 * 1.96 * draws.std() / np.sqrt(12)) == pytest.approx(1, abs=0.15)
-    alike = over_pairs_and_draws(np.tile(draws[:, None], (1, 5)))
-    assert (alike.high - alike.low) == pytest.approx(found.high - found.low, rel=0.15), "pairs count as draws do"

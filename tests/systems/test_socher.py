@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from psdevise.systems import dual
-from psdevise.systems.devise import ridge
 from psdevise.systems.linear import SoftmaxHead
 from psdevise.systems.novelty import LocalOutlierProbability, fit_gaussians, squared_distances
 from psdevise.systems.socher import Socher, nearest
@@ -59,47 +57,6 @@ def test_gaussians_are_the_mixture_of_the_formula() -> None:
 def test_squared_distances_are_never_negative() -> None:
     points = np.full((3, 5), 1e4, np.float32)
     assert (squared_distances(points, points) >= 0).all()
-
-
-def test_dual_ridge_is_the_primal_one() -> None:
-    rng = np.random.default_rng(2)
-    values, targets = rng.standard_normal((30, 80)).astype(np.float32), rng.standard_normal((30, 5)).astype(np.float32)
-    kernel = values @ values.T
-    every = np.arange(30)
-    found = (dual.ridge(dual.inverse(kernel, 0.2), every, targets).T @ values).astype(np.float64)
-    penalty = 0.2 * np.square(values.astype(np.float64)).sum() / 30
-    wanted = np.linalg.solve(values.T.astype(np.float64) @ values + penalty * np.eye(80), values.T @ targets).T
-    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-5)
-    square = values[:, :30]  # as many features as pictures: both forms have the same unit of λ
-    same = dual.ridge(dual.inverse(square @ square.T, 0.2), every, targets).T @ square
-    np.testing.assert_allclose(same, ridge(square, targets, 0.2), rtol=5e-3, atol=1e-4)
-
-
-def test_dual_ridge_without_some_pictures_is_that_of_the_others() -> None:
-    rng = np.random.default_rng(5)
-    values, targets = rng.standard_normal((40, 90)).astype(np.float32), rng.standard_normal((40, 3)).astype(np.float32)
-    kernel = values @ values.T
-    kept = np.sort(rng.permutation(40)[:29])
-    found = dual.ridge(dual.inverse(kernel, 0.1), kept, targets[kept])
-    damped = kernel[np.ix_(kept, kept)].astype(np.float64) + 0.1 * np.trace(kernel) / 40 * np.eye(29)
-    np.testing.assert_allclose(found, np.linalg.solve(damped, targets[kept]), rtol=1e-3, atol=1e-6)
-
-
-def test_dual_softmax_is_scikit_learns() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    rng = np.random.default_rng(3)
-    values = rng.standard_normal((60, 100))
-    targets = (values[:, 0] > 0).astype(np.int64) + (values[:, 1] > 0.5)
-    kernel = (values @ values.T).astype(np.float32)
-    scale = np.trace(kernel) / 60
-    a, b = dual.softmax(kernel, targets, 3, 1e-2, iterations=500)
-    # scikit-learn: C Σ loss + ‖W‖²/2, ours: mean loss + λ/2 · s ‖W‖² with W = Aᵀ X
-    reference = LogisticRegression(C=1 / (60 * 1e-2 * scale), max_iter=5000, tol=1e-8).fit(values, targets)
-    found = kernel @ a + b
-    wanted = reference.decision_function(values)
-    centred = found - found.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(centred, wanted - wanted.mean(axis=1, keepdims=True), atol=0.02)
 
 
 def test_nearest_is_the_posterior_of_equal_gaussians() -> None:
