@@ -109,6 +109,7 @@ def run(options: Options, words: Words, on_progress: OnProgress) -> dict[str, An
         for pair in todo:
             on_progress(wanted.index(pair), len(wanted), " and ".join(pair))
             cells.write("-".join(pair), _cell(pair, space.names, raw, material, found, options))
+        store.remove(store.join(options.out, "features"))
     done = {pair: cells.read("-".join(pair)) for pair in wanted}
     return {"pairs": done, "names": space.names, "vectors": raw, "source": words.source}
 
@@ -225,14 +226,26 @@ def _material(options: Options, names: Sequence[str], on_progress: OnProgress) -
     whole = read_pictures(store.join(folder, "train_1500_per_class.parquet"), on_progress)
     train = whole.of(names, options.train_per_class)
     test = read_pictures(store.join(folder, "test.parquet"), on_progress).of(names, options.test_per_class)
-    on_progress(0, 1, "dictionary")
-    layer = fit(train.pixels, options.layer, np.random.default_rng([options.seed, 53]))
-    values = layer.codes(train.pixels, lambda done, of: on_progress(done, of, "features of training pictures"))
-    standard = Standard(values)
-    own = standard(values)
-    del values
-    other = standard(layer.codes(test.pixels, lambda done, of: on_progress(done, of, "features of test pictures")))
-    return Material(own, other, _numbers(train, names), _numbers(test, names))
+    labels = _numbers(train, names), _numbers(test, names)
+    paths = [store.join(options.out, "features", f"{name}.npy") for name in ("train", "test")]
+    if not all(map(store.exists, paths)):
+        on_progress(0, 1, "dictionary")
+        layer = fit(train.pixels, options.layer, np.random.default_rng([options.seed, 53]))
+        values = layer.codes(train.pixels, lambda done, of: on_progress(done, of, "features of training pictures"))
+        standard = Standard(values)
+        _save(paths[0], standard(values))
+        values = layer.codes(test.pixels, lambda done, of: on_progress(done, of, "features of test pictures"))
+        _save(paths[1], standard(values))
+    return Material(_load(paths[0]), _load(paths[1]), *labels)
+
+
+def _save(path: str, values: Floats) -> None:
+    store.write_atomic(path, lambda file: np.save(file, values))
+
+
+def _load(path: str) -> Floats:
+    with store.open_read(path) as file:
+        return np.asarray(np.load(file), np.float32)
 
 
 def _numbers(pictures: Pictures, names: Sequence[str]) -> npt.NDArray[np.int64]:

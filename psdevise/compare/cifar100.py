@@ -92,7 +92,7 @@ def entries(options: Options, words: Sequence[Words]) -> list[Entry]:
     own += [load_recipe(name) for name in options.systems]
     found = [Entry(recipe, tuned=recipe.name not in UNABLE) for recipe in own]
     whole = Devise(JointOptions(loss="hinge_sum", projection=PROJECTION), variant="whole sum")
-    found += [Entry(whole), *(Entry(margin(value), tuned=False) for value in MARGINS)]
+    found += [Entry(whole), *(Entry(margin(value)) for value in MARGINS)]
     for number, further in enumerate(words[1:], 1):
         dim = f"{further.vectors.dim}-D"
         found += [Entry(Devise(variant=dim), number), Entry(replace(random(), variant=dim), number)]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psdevise import scores, store
-from psdevise.compare.cells import Cells
+from psdevise.compare.cells import Arrays, Cells
 from psdevise.compare.frozen import OnProgress
 from psdevise.compare.measure import measured
 from psdevise.compare.training import trainer
@@ -100,13 +100,14 @@ def fill(
             if needed:
                 held_back[without][entry.recipe.name] = fitted
         if not cells.has(key):
-            where = setting(entry)
+            where, on_validation = setting(entry), {}
             if entry.tuned and True in learned:
-                where = replace(where, bias={entry.recipe.name: _bias(learned[True], ground)})
+                bias, on_validation = _validated(learned[True], ground)
+                where = replace(where, bias={entry.recipe.name: bias})
             values = {entry.recipe.name: learned[False].score_values(test.values, ground.classes)}
             rows, arrays = measured(Scored(ground.classes, true, values), learned[False], where)
             about = {"rows": plain(rows), "seconds": time.process_time() - begin}
-            cells.write(key, {**arrays, "about": np.array(json.dumps(about))})
+            cells.write(key, {**arrays, **on_validation, "about": np.array(json.dumps(about))})
 
 
 def _learn(
@@ -134,14 +135,22 @@ def _needs(entry: Entry, fitted: Mapping[str, Learned]) -> dict[str, Learned]:
     return {name: fitted[name] for name in entry.recipe.needs}
 
 
-def _bias(system: Finished, ground: Ground) -> float:
-    """The tuning classes stand for the unseen ones, among the seen classes' validation pictures."""
+def _validated(system: Finished, ground: Ground) -> tuple[float, Arrays]:
+    """The calibration bias, and what else choices are made by: hit@1 on validation pictures, of the classes that the
+    system was trained on among themselves, and of the tuning classes, which stand for the unseen ones, among these."""
     assert ground.validation is not None
     classes = ground.split.seen
     validation = features.read(ground.validation, keep=classes)
     true = np.array([classes.index(row[0]) for row in validation.labels], np.int64)
     matrix = system.score_values(validation.values, classes)
-    return scores.calibration(matrix, true, ~np.isin(classes, list(ground.tune))).best_bias()
+    is_tuning = np.isin(classes, list(ground.tune))
+    arrays: Arrays = {}
+    for name, columns in (("seen", ~is_tuning), ("tuning", is_tuning)):
+        among = np.flatnonzero(columns)
+        rows = columns[true]
+        places = scores.places(matrix[np.ix_(rows, columns)], np.searchsorted(among, true[rows]))
+        arrays[f"validation/{name}/hit@1"] = places.hits(1).astype(np.uint8)
+    return scores.calibration(matrix, true, ~is_tuning).best_bias(), arrays
 
 
 def _no_core(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

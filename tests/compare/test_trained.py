@@ -24,7 +24,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     one = trained.open_run(str(folder / "tiny"))
     figures = one.inputs["images"].figures
     (folder / "both.txt").write_text("".join(f"{name}\n" for name in (*figures["unseen"], *figures["tune"])))
-    execute(tiny(folder, "name=tuning", f"labels.unseen={folder}/both.txt", "baselines=[softmax]"))
+    # The drawn world has tuning classes of its own, which are unseen now.
+    (folder / "other.txt").write_text(next(name for name in figures["seen"] if name not in figures["tune"]) + "\n")
+    lists = (f"labels.unseen={folder}/both.txt", f"labels.tune={folder}/other.txt")
+    execute(tiny(folder, "name=tuning", "baselines=[softmax]", *lists))
     return folder, done, folder / "tuning"
 
 
