@@ -255,4 +255,5 @@ def _numbers(pictures: Pictures, names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 def _plan(options: Options, raw: Floats) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(options).items() if k not in ("data", "out", "pairs", "layer")}
+    kept["penalties"] = list(options.penalties)  # as JSON gives it back
     return {"comparison": "cifar10", "features": asdict(options.layer), "vectors": store.key_of(raw.tolist()), **kept}

@@ -100,7 +100,8 @@ def fill(
             if needed:
                 held_back[without][entry.recipe.name] = fitted
         if not cells.has(key):
-            where, on_validation = setting(entry), {}
+            where = setting(entry)
+            on_validation: Arrays = {}
             if entry.tuned and True in learned:
                 bias, on_validation = _validated(learned[True], ground)
                 where = replace(where, bias={entry.recipe.name: bias})

@@ -84,7 +84,7 @@ def markdown(found: dict[str, Any], options: Options) -> str:
     if options.draws:
         lines += ["", f"Word vectors minus random ones: {_percent(_above_random(pairs))} points. {RANDOM}"]
     lines += ["", *_penalties(pairs, options)]
-    return "\n".join([*lines, "", *_both(pairs), *_similarity(pairs), *_claims(pairs)]) + "\n"
+    return "\n".join([*lines, *_both(pairs), *_similarity(pairs), *_claims(pairs)]) + "\n"
 
 
 def _both(pairs: Pairs) -> list[str]:
