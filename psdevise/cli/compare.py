@@ -110,7 +110,8 @@ def cifar100(
     """DeViSE, softmax, random embeddings, L2, WSABIE, ConSE, cosine softmax on CIFAR-100's class splits.
 
     \b
-    psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100 --run runs/cifar100
+    psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100 --run runs/cifar100 \\
+        --tuning-run runs/tuning
     psdevise compare cifar100 --vectors words.bin --out smoke --splits 1 --kind random_20 --train-per-class 40 \\
         --bases 50 --patches 20000 --draws 1
     psdevise compare cifar100 --vectors words.bin --out mine --system mymodel:Prototypes

@@ -56,6 +56,7 @@ def _kind(trained: dict[str, Any]) -> str:
 def _trained(found: dict[str, Any]) -> str:
     """Table (ii)."""
     text = tables.markdown(found, [_kind(found)], "CIFAR-100: each system's own recipe, with the trained core")
+    text += "A split is a run here: the same classes, another seed, its own core and word vectors.\n\n"
     if not found["calibrated"]:
         text += (
             "No calibration bias: it would have to come from a run whose core saw neither the unseen nor the tuning"
