@@ -30,6 +30,7 @@ VERBS = {
     "inspect": ("psdevise.cli.inspect", "inspect", "Show what a run folder holds."),
     "labels": ("psdevise.cli.labels", "labels", "Candidate sets around the seen classes."),
     "compare": ("psdevise.cli.compare", "compare", "Train and evaluate every system of the papers, side by side."),
+    "simulate": ("psdevise.cli.simulate", "simulate", "Simulate a cluster with measured costs, before there is one."),
     "bench": ("psdevise.cli.bench", "bench", "Measure speed and memory, beside what it is compared with."),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from psdevise import store
@@ -13,12 +12,12 @@ from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
 from psdevise.server.layout import Layout
 from psdevise.server.optimizer import OptimizerOptions
-from psdevise.server.shard import LagOptions, Shard
+from psdevise.server.shard import LagOptions, Shard, ShardState
 from psdevise.server.supervisor import Ended, Lost
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.disk import SimulatedDisk
-from psdevise.simulation.faults import Costs, DriverKilled, Fault, Weather
-from psdevise.simulation.network import Network, ShardLife
+from psdevise.simulation.faults import DriverKilled, Fault
+from psdevise.simulation.network import ShardLife, Transport
 from psdevise.simulation.witness import Witness
 from psdevise.simulation.worker import SimulatedWorker
 from psdevise.worker.downpour import DownpourOptions
@@ -41,6 +40,7 @@ class SimulatedJob:
     lease_seconds: float = 1.0
     start_seconds: float = 2.0
     snapshot_seconds: float = 0.2
+    report_seconds: float = 0.1
     max_restarts: int = 50
 
     @property
@@ -60,13 +60,10 @@ class SimulatedCluster:
         layout: Layout,
         coordinator: Coordinator,
         clock: Clock,
-        random: Random,
-        weather: Weather,
-        costs: Costs,
+        network: Transport,
         witness: Witness,
     ) -> None:
-        self.job, self.layout, self.clock, self.costs, self.witness = job, layout, clock, costs, witness
-        self.network = Network(clock, random, weather, costs, witness)
+        self.job, self.layout, self.clock, self.network, self.witness = job, layout, clock, network, witness
         self.coordinator = coordinator
         self.shards: dict[int, ShardLife] = {}
         self.known: dict[int, ShardLife] = {}
@@ -96,7 +93,7 @@ class SimulatedCluster:
         return found
 
     def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
-        self._wait_seconds(self.costs.start)
+        self._wait_seconds(self.network.start_seconds("shard"))
         for index, incarnation in incarnations.items():
             state = snapshot.load_for(self.job.snapshots, manifest, self.layout, index)
             made = Shard(self.layout, index, self.job.optimizer, incarnation, state, self.job.lag)
@@ -111,11 +108,11 @@ class SimulatedCluster:
             self.workers[rank] = SimulatedWorker(self, rank, incarnation)
 
     def await_workers(self) -> None:
-        self._wait_seconds(self.costs.start)
+        self._wait_seconds(self.network.start_seconds("worker"))
 
     def run_worker(self, rank: int) -> None:
         worker = self.workers[rank]
-        self.clock.after(self.costs.start, lambda: worker.begin() if worker.alive else None)
+        self.clock.after(self.network.start_seconds("worker"), lambda: worker.begin() if worker.alive else None)
 
     def end_worker(self, rank: int) -> None:
         self.workers.pop(rank).die()
@@ -183,19 +180,22 @@ class SimulatedCluster:
         self.clock.after(self.network.delay(), arrive)
 
     def _save(self, life: ShardLife, path: str, answer: Callable[[Any], None]) -> None:
-        state = life.shard.snapshot()
-        self.witness.copied(life, int(path.split("/")[-2]), state)
+        state: list[ShardState] = []
+
+        def copy() -> None:
+            state.append(life.shard.snapshot())
+            self.witness.copied(life, int(path.split("/")[-2]), state[0])
 
         def write() -> None:
             reply: Any = None
             if life.alive:
                 try:
-                    reply = snapshot.write_shard(path, state)
+                    reply = snapshot.write_shard(path, state[0])
                 except PsdeviseError as e:
                     reply = e
             answer(reply)
 
-        self.clock.after(self.costs.write, write)
+        self.network.save(life, copy, write)
 
     def _call(self, action: Callable[[], Any]) -> Any:
         found: list[Any] = []

@@ -1,11 +1,15 @@
-"""Calls between simulated processes: late, lost, doubled, overtaking each other."""
+"""Calls between simulated processes: late, lost, doubled, overtaking each other.
+
+`Transport` is what a simulated cluster asks of whatever carries its calls and takes its time. `Network` here takes what
+its faults and a few fixed times say; `measured` takes what real hosts were seen to take.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from psdevise.errors import PsdeviseError
 from psdevise.server.shard import Shard
@@ -30,11 +34,23 @@ class ShardLife:
 
 @dataclass
 class Ticket:
-    """The answers to the calls of one Send, as they come in."""
+    """The answers to the calls of one Send, as they come in. `begin`: what is only done when somebody waits for them."""
 
     replies: list[Any]
     missing: set[int]
     waiting: list[Callable[[], None]] = field(default_factory=list)
+    begin: Callable[[], None] | None = None
+
+    def wait(self) -> None:
+        """Somebody waits now."""
+        begin, self.begin = self.begin, None
+        if begin is not None:
+            begin()
+
+    def take(self) -> list[Any]:
+        """The replies, once; who still knows the ticket keeps none of them in memory."""
+        found, self.replies = self.replies, []
+        return found
 
     def put(self, place: int, reply: Any) -> None:
         """The first answer counts; later ones (the call was doubled, or given up) are dropped."""
@@ -47,6 +63,39 @@ class Ticket:
                 resume()
 
 
+class Transport(Protocol):
+    """Times and calls. A `then` is called when that much simulated time is over, `begin` may be called at once."""
+
+    def delay(self) -> float:
+        """Seconds of a small message, one way."""
+
+    def start_seconds(self, role: Literal["worker", "shard"]) -> float:
+        """Until a process is there."""
+
+    def compute(self, rank: int, then: Callable[[], None]) -> None:
+        """A worker's gradient."""
+
+    def sending(self, calls: tuple[Call, ...]) -> float:
+        """Seconds of its own that a worker spends on a Send."""
+
+    def receiving(self, replies: list[Any]) -> float:
+        """Seconds of its own that a worker spends on a Receive, once all replies are there."""
+
+    def work(self, rank: int, seconds: float, then: Callable[[], None]) -> None:
+        """A worker spends such seconds; on a busy host they take longer."""
+
+    def send(
+        self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
+    ) -> Ticket:
+        """Issues calls to the processes that the caller knows; `on_lost` is told which of them is gone."""
+
+    def coordinate(self, begin: Callable[[], None]) -> None:
+        """A question has come to the coordinator."""
+
+    def save(self, life: ShardLife, copy: Callable[[], None], write: Callable[[], None]) -> None:
+        """A shard copies its state for a snapshot, and writes it."""
+
+
 class Network:
     def __init__(self, clock: Clock, random: Random, weather: Weather, costs: Costs, witness: Witness) -> None:
         self._clock, self._random, self._weather, self._costs = clock, random, weather, costs
@@ -55,8 +104,31 @@ class Network:
     def delay(self) -> float:
         return self._weather.latency + self._weather.jitter * self._random.random()
 
-    def send(self, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]) -> Ticket:
-        """Issues calls to the processes that the caller knows; `on_lost` is told which of them is gone."""
+    def start_seconds(self, role: Literal["worker", "shard"]) -> float:
+        return self._costs.start
+
+    def compute(self, rank: int, then: Callable[[], None]) -> None:
+        self._clock.after(self._costs.compute, then)
+
+    def sending(self, calls: tuple[Call, ...]) -> float:
+        return 0.0
+
+    def receiving(self, replies: list[Any]) -> float:
+        return 0.0
+
+    def work(self, rank: int, seconds: float, then: Callable[[], None]) -> None:
+        self._clock.after(seconds, then)
+
+    def coordinate(self, begin: Callable[[], None]) -> None:
+        begin()
+
+    def save(self, life: ShardLife, copy: Callable[[], None], write: Callable[[], None]) -> None:
+        copy()
+        self._clock.after(self._costs.write, write)
+
+    def send(
+        self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
+    ) -> Ticket:
         ticket = Ticket([None] * len(calls), set(range(len(calls))))
         for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
             self._send(ticket, place, call, life, on_lost)
@@ -95,19 +167,21 @@ class Network:
         life.busy_until = begin + self._costs.serve
 
         def execute() -> None:
-            reply = self._execute(life, call) if life.alive else None
+            reply = answer_of(life, call, self._witness) if life.alive else None
             self._clock.after(self.delay(), lambda: answer(reply))
 
         self._clock.after(life.busy_until - self._clock.now, execute)
 
-    def _execute(self, life: ShardLife, call: Call) -> Any:
-        before = life.shard.version
-        try:
-            reply = getattr(life.shard, call.method)(*call.arguments)
-        except PsdeviseError as e:
-            reply = e
-        if call.method == "pull" and not isinstance(reply, PsdeviseError):
-            views = {"dense": reply.dense, "accumulators": reply.accumulators, "buffers": reply.buffers}
-            reply = replace(reply, **{k: None if v is None else v.copy() for k, v in views.items()})
-        self._witness.served(life, call, reply, before)
-        return () if reply is None else reply
+
+def answer_of(life: ShardLife, call: Call, witness: Witness) -> Any:
+    """What a shard answers to a worker's call, now; of a pull a copy."""
+    before = life.shard.version
+    try:
+        reply = getattr(life.shard, call.method)(*call.arguments)
+    except PsdeviseError as e:
+        reply = e
+    if call.method == "pull" and not isinstance(reply, PsdeviseError):
+        views = {"dense": reply.dense, "accumulators": reply.accumulators, "buffers": reply.buffers}
+        reply = replace(reply, **{k: None if v is None else v.copy() for k, v in views.items()})
+    witness.served(life, call, reply, before)
+    return () if reply is None else reply

@@ -19,6 +19,7 @@ from psdevise.server.supervisor import Supervisor, Terms
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.cluster import SimulatedCluster, SimulatedJob
 from psdevise.simulation.faults import Costs, Fault, Weather
+from psdevise.simulation.network import Network, Transport
 from psdevise.simulation.witness import Witness
 
 
@@ -39,8 +40,12 @@ def train(
     faults: Iterable[Fault] = (),
     witness: Witness | None = None,
     limit: float = 120.0,
+    hosts: tuple[Clock, Transport] | None = None,
 ) -> Simulated:
     """Trains one phase to its end, or to the first thing that ends a run.
+
+    Args:
+        hosts: what carries the calls and takes the time, instead of a `Network` of `weather` and `costs`.
 
     Raises:
         DriverKilled: by a fault; all processes of the run are gone.
@@ -48,7 +53,11 @@ def train(
         PsdeviseError: as the product raises it; DeadlineExceeded also after `limit` simulated seconds.
     """
     weather, costs, witness = weather or Weather(), costs or Costs(), witness or Witness()
-    clock, task = Clock(), job.build()
+    if hosts is None:
+        clock = Clock()
+        hosts = clock, Network(clock, random, weather, costs, witness)
+    clock, network = hosts
+    task = job.build()
     layout = replace(task.layout, shards=job.shards)
     start = begin_phase(job.snapshots, layout, task.initial)
     ledger = Ledger(task.slices, task.epochs, job.seed, job.lease_seconds)
@@ -56,7 +65,7 @@ def train(
     if start.coordinator is not None:
         coordinator.restore(start.coordinator)
     witness.resumed(start.number, coordinator)
-    cluster = SimulatedCluster(job, layout, coordinator, clock, random, weather, costs, witness)
+    cluster = SimulatedCluster(job, layout, coordinator, clock, network, witness)
 
     def on_event(event: Event) -> None:
         if isinstance(event, SnapshotWritten):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from psdevise.simulation.cluster import SimulatedCluster
 
 _LATER: Final = object()
-REPORT_SECONDS = 0.1
 
 
 class SimulatedWorker:
@@ -86,13 +85,13 @@ class SimulatedWorker:
                 return self._end(e)
             if self._gradients > before:
                 self._cluster.witness.computed(self)
-                self._clock.after(self._cluster.costs.compute, partial(self._after_compute, effect))
+                self._cluster.network.compute(self.rank, partial(self._after, effect))
                 return
             value = self._serve(effect)
             if value is _LATER:
                 return
 
-    def _after_compute(self, effect: Any) -> None:
+    def _after(self, effect: Any) -> None:
         if self.alive:
             value = self._serve(effect)
             if value is not _LATER:
@@ -105,7 +104,11 @@ class SimulatedWorker:
     def _serve(self, effect: Any) -> Any:
         match effect:
             case Send(calls):
-                return self._send(calls)
+                seconds = self._cluster.network.sending(calls)
+                if not seconds:
+                    return self._send(calls)
+                self._cluster.network.work(self.rank, seconds, lambda: self._sent(calls))
+                return _LATER
             case Receive(ticket):
                 return self._receive(ticket)
             case Poll(ticket):
@@ -157,20 +160,35 @@ class SimulatedWorker:
 
     # ------------------------------------------------------------------ shards
 
+    def _sent(self, calls: tuple[Call, ...]) -> None:
+        if self.alive:
+            self._go_on(self._send(calls))
+
     def _send(self, calls: tuple[Call, ...]) -> Ticket:
         self._cluster.witness.sent(self, calls)
         for call in calls:
             self._links.setdefault(call.shard, self._cluster.known[call.shard])
         lives = [self._links[call.shard] for call in calls]
-        return self._cluster.network.send(calls, lives, lambda shard: self._links.pop(shard, None))
+        return self._cluster.network.send(self.rank, calls, lives, lambda shard: self._links.pop(shard, None))
 
     def _receive(self, ticket: Ticket) -> Any:
+        ticket.wait()
         if not ticket.missing:
-            return ticket.replies
-        ticket.waiting.append(lambda: self._go_on(ticket.replies))
+            replies = ticket.take()
+            if not (seconds := self._cluster.network.receiving(replies)):
+                return replies
+            self._cluster.network.work(self.rank, seconds, lambda: self._go_on(replies))
+            return _LATER
+        ticket.waiting.append(lambda: self._received(ticket.take()))
         deadline = self._cluster.job.downpour.deadline
         self._clock.after(deadline, lambda: self._give_up(ticket, deadline))
         return _LATER
+
+    def _received(self, replies: list[Any]) -> None:
+        if seconds := self._cluster.network.receiving(replies):
+            self._cluster.network.work(self.rank, seconds, lambda: self._go_on(replies))
+        else:
+            self._go_on(replies)
 
     def _give_up(self, ticket: Ticket, deadline: float) -> None:
         for place in list(ticket.missing):
@@ -182,15 +200,15 @@ class SimulatedWorker:
         cluster = self._cluster
         self._said_until = max(self._said_until, self._clock.now + cluster.network.delay())
 
-        def arrive() -> None:
+        def say() -> None:
             answer = cluster.answer(question, (self.rank, self.incarnation, *arguments))
             cluster.witness.asked(self, question, arguments, answer)
             self._clock.after(cluster.network.delay(), lambda: answered(answer))
 
-        self._clock.after(self._said_until - self._clock.now, arrive)
+        self._clock.after(self._said_until - self._clock.now, lambda: cluster.network.coordinate(say))
 
     def _report_if_due(self) -> None:
-        if self._clock.now - self._reported > REPORT_SECONDS:
+        if self._clock.now - self._reported > self._cluster.job.report_seconds:
             self._report()
 
     def _report(self) -> None:

@@ -1,0 +1,217 @@
+"""Calls on one machine, with what they cost: as `psdevise.runtime.local` makes them.
+
+A worker copies a shard's parameters itself, in the moment in which it waits for them; a copy during which the shard
+changed is torn and made again, and after three of them the shard holds still. A push is checked and applied under the
+shard's lock. All of that, and what Ray's calls to the coordinator take, is done by the cores that there are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+from psdevise.server.protocol import Version
+from psdevise.simulation.clock import Clock
+from psdevise.simulation.hardware import Desk, Processor, Then
+from psdevise.simulation.network import ShardLife, Ticket, answer_of
+from psdevise.simulation.options import SimulateOptions
+from psdevise.simulation.sizes import Sizes, Stepping
+from psdevise.simulation.witness import Witness
+from psdevise.worker.effects import Call, ShardLost
+
+ATTEMPTS, PATIENCE_SECONDS = 3, 0.02  # as runtime.local
+
+
+class OneHost:
+    """A Transport (`psdevise.simulation.network`)."""
+
+    def __init__(self, options: SimulateOptions, clock: Clock, random: Random, witness: Witness) -> None:
+        self._options, self._costs, self._sizes = options, options.costs, Sizes(options)
+        self._clock, self._witness = clock, witness
+        self._step = Stepping(options, clock, random)
+        self._cores = Processor(clock, options.hosts.cores)
+        self._coordinator = Desk(clock)
+        self._locks: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
+        self._changing: set[int] = set()
+        self._links: dict[tuple[int, int], _Link] = defaultdict(_Link)
+        self.torn = 0
+
+    def busy(self) -> dict[str, list[float]]:
+        """Seconds of use so far, of each of what may be the bottleneck."""
+        return {
+            "cores": [self._cores.busy],
+            "shard": [lock.busy for lock in self._locks.values()],
+            "coordinator": [self._coordinator.busy],
+        }
+
+    # ------------------------------------------------------------------ time
+
+    def delay(self) -> float:
+        return self._options.hosts.latency
+
+    def start_seconds(self, role: Literal["worker", "shard"]) -> float:
+        return self._costs.start + (self._costs.disk_gb * self._sizes.state if role == "shard" else 0.0)
+
+    def compute(self, rank: int, then: Then) -> None:
+        self._step(self._cores, then)
+
+    def work(self, rank: int, seconds: float, then: Then) -> None:
+        self._cores.run(seconds, then)
+
+    def sending(self, calls: tuple[Call, ...]) -> float:
+        return sum(self._costs.message for c in calls if c.method != "pull")
+
+    def receiving(self, replies: list[Any]) -> float:
+        return 0.0  # a pull was copied on its way
+
+    def coordinate(self, begin: Then) -> None:
+        def serve(leave: Then) -> None:
+            self._cores.run(self._costs.call, lambda: (begin(), leave()))
+
+        self._cores.run(self._costs.call, lambda: self._coordinator.enter(serve))
+
+    def save(self, life: ShardLife, copy: Then, write: Then) -> None:
+        def serve(leave: Then) -> None:
+            self._cores.run(self._costs.copy_gb * self._sizes.state, partial(copied, leave))
+
+        def copied(leave: Then) -> None:
+            copy()
+            leave()
+            self._clock.after(self._costs.disk_gb * self._sizes.state, write)
+
+        self._locks[life.incarnation].enter(serve)
+
+    # ------------------------------------------------------------------ calls
+
+    def send(
+        self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
+    ) -> Ticket:
+        ticket = Ticket([None] * len(calls), set(range(len(calls))))
+        pulls: list[_Exchange] = []
+        for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
+            exchange = _Exchange(ticket, place, call, life, self._links[rank, life.incarnation], on_lost)
+            if call.method == "pull":
+                pulls.append(exchange)
+            else:
+                self._push(exchange)
+        if pulls:
+            ticket.begin = lambda: self._pull_in_order(iter(pulls))
+        return ticket
+
+    def _pull_in_order(self, pulls: Iterator[_Exchange]) -> None:
+        """One shard after the other, as `runtime.wire` receives."""
+        exchange = next(pulls, None)
+        if exchange is not None:
+            exchange.link.after_pushes(self._clock, lambda: self._copy(exchange, 0, partial(self._pull_in_order, pulls)))
+
+    def _copy(self, exchange: _Exchange, attempt: int, then: Then) -> None:
+        life = exchange.life
+        before = life.shard.version
+        if not life.alive:
+            exchange.lose()
+            then()
+        elif before == exchange.call.arguments[1]:
+            exchange.answer(self._witness)
+            then()
+        elif attempt == ATTEMPTS or life.incarnation in self._changing:  # then all attempts fail at once
+            self._hold(exchange, then)
+        else:
+            seconds = self._costs.copy_gb * self._sizes.pull(moved=True)
+            self._cores.run(seconds, partial(self._copied, exchange, attempt, before, then))
+
+    def _copied(self, exchange: _Exchange, attempt: int, before: Version, then: Then) -> None:
+        life = exchange.life
+        if life.incarnation in self._changing or life.shard.version != before:
+            self.torn += 1
+            self._copy(exchange, attempt + 1, then)
+        else:
+            exchange.answer(self._witness)
+            then()
+
+    def _hold(self, exchange: _Exchange, then: Then) -> None:
+        """The shard holds still while the worker copies."""
+
+        def serve(leave: Then) -> None:
+            def copied() -> None:
+                exchange.answer(self._witness)
+                leave()
+                then()
+
+            self._cores.run(2 * self._costs.message + self._costs.copy_gb * self._sizes.pull(moved=True), copied)
+
+        self._cores.run(self._costs.message, lambda: self._locks[exchange.life.incarnation].enter(serve))
+
+    def _push(self, exchange: _Exchange) -> None:
+        life, costs, size = exchange.life, self._costs, self._sizes.push
+
+        def serve(leave: Then) -> None:
+            def change() -> None:
+                self._changing.add(life.incarnation)
+                self._cores.run(costs.update_gb * size, done)
+
+            def done() -> None:
+                self._changing.discard(life.incarnation)
+                exchange.answer(self._witness)
+                exchange.link.answered()
+                leave()
+
+            self._cores.run(costs.check_gb * size if life.alive else 0.0, change)
+
+        exchange.link.open += 1
+        self._cores.run(costs.message, lambda: self._locks[life.incarnation].enter(serve))
+
+
+@dataclass
+class _Link:
+    """One worker's way to one life of a shard: its pushes without an answer, and who waits until there are none."""
+
+    open: int = 0
+    waiting: list[Then] = field(default_factory=list)
+
+    def answered(self) -> None:
+        self.open -= 1
+        if not self.open:
+            waiting, self.waiting = self.waiting, []
+            for go_on in waiting:
+                go_on()
+
+    def after_pushes(self, clock: Clock, then: Then) -> None:
+        """Lets the worker's own pushes be applied first, for a little while."""
+        if not self.open:
+            then()
+            return
+        left = [then]
+
+        def go_on() -> None:
+            while left:
+                left.pop()()
+
+        self.waiting.append(go_on)
+        clock.after(PATIENCE_SECONDS, go_on)
+
+
+@dataclass
+class _Exchange:
+    """One call of a worker, and where its answer goes."""
+
+    ticket: Ticket
+    place: int
+    call: Call
+    life: ShardLife
+    link: _Link
+    on_lost: Callable[[int], object]
+
+    def answer(self, witness: Witness) -> None:
+        if self.life.alive:
+            self.ticket.put(self.place, answer_of(self.life, self.call, witness))
+        else:
+            self.lose()
+
+    def lose(self) -> None:
+        if self.place in self.ticket.missing:
+            self.on_lost(self.call.shard)
+            self.ticket.put(self.place, ShardLost("the connection broke", where=f"shard {self.call.shard}"))
