@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from psdevise.simulation.scale import Outcome
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[float, ...]]):
     """Numbers above 0, with commas between them."""
 
     def __init__(self, kind: type[int] | type[float]) -> None:
@@ -117,7 +117,9 @@ def _run_all(runs: list[SimulateOptions]) -> list[tuple[SimulateOptions, Outcome
 
             def on_progress(done: int, of: int, i: int = i, what: str = what, begin: float = begin) -> None:
                 rate = done / max(1e-9, time.monotonic() - begin)
-                bar.update(task, completed=i + done / of, description=f"{what}: {done:,} of {of:,} steps, {rate:,.0f}/s")
+                bar.update(
+                    task, completed=i + done / of, description=f"{what}: {done:,} of {of:,} steps, {rate:,.0f}/s"
+                )
 
             found.append((options, run(options, on_progress)))
     return found
@@ -133,7 +135,7 @@ def _table(found: list[tuple[SimulateOptions, Outcome]]) -> Table:
     deadly = any(r.deaths for _, r in found)
     columns = ["workers", "shards", "n_push", "bytes/value", "Gbit/s", "steps/s", "efficiency", "lag (95 %)", "busiest"]
     columns += ["rate", "seconds to target", "updates"] if learned else []
-    columns += ["deaths", "updates rolled back"] if deadly else []
+    columns += ["deaths", "rolled back", "repeated"] if deadly else []
     table = Table(header_style="bold")
     for name in columns:
         table.add_column(name, justify="left" if name == "busiest" else "right")
@@ -145,7 +147,7 @@ def _table(found: list[tuple[SimulateOptions, Outcome]]) -> Table:
             reached = "not reached" if r.seconds_to_target is None else f"{r.seconds_to_target:,.4g}"
             cells += [f"{o.optimizer.rate:g}", reached, f"{r.updates:,}"]
         if deadly:
-            cells += [str(r.deaths), str(r.rolled_back)]
+            cells += [f"{r.deaths:,}", f"{r.rolled_back:,}", f"{r.repeated:,}"]
         table.add_row(*cells)
     return table
 
@@ -175,7 +177,17 @@ def _calibrate(path: str, json_path: str | None) -> None:
 
 def _predictions(predictions: list[Prediction], lags: dict[tuple[int, int], float]) -> Table:
     table = Table(header_style="bold")
-    columns = ("workers", "shards", "step ms", "measured 1/s", "predicted 1/s", "error", "lag measured", "lag predicted", "")
+    columns = (
+        "workers",
+        "shards",
+        "step ms",
+        "measured 1/s",
+        "predicted 1/s",
+        "error",
+        "lag measured",
+        "lag predicted",
+        "",
+    )
     for name in columns:
         table.add_column(name, justify="right")
     for p in predictions:

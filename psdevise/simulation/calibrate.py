@@ -73,7 +73,9 @@ def read(path: str) -> Measured:
     try:
         return _measured(rows)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise DataError(f"no figures of bench scale: {e!r}", where=path, mend=f"psdevise bench scale --json {path}") from e
+        raise DataError(
+            f"no figures of bench scale: {e!r}", where=path, mend=f"psdevise bench scale --json {path}"
+        ) from e
 
 
 def costs(measured: Measured) -> CostOptions:

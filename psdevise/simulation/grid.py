@@ -26,8 +26,9 @@ class Grid:
         Raises:
             ConfigError: a value that the options do not take.
         """
-        axes = (self.workers, self.shards, self.n_push, self.compression, self.gbit, self.rates)
-        return [_with(base, *values) for values in itertools.product(*(axis or (None,) for axis in axes))]
+        whole = itertools.product(self.workers or (None,), self.shards or (None,), self.n_push or (None,))
+        other = itertools.product(self.compression or (None,), self.gbit or (None,), self.rates or (None,))
+        return [_with(base, *a, *b) for a, b in itertools.product(whole, other)]
 
 
 def _with(

@@ -1,9 +1,10 @@
-"""What processes share: cores, network cards, and the one call that a process serves at a time."""
+"""What processes share: cores, memory, network cards, and the one call that a process serves at a time."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -13,15 +14,38 @@ Then = Callable[[], None]
 _ROUNDING = 1e-12
 
 
-class Processor:
-    """The cores of one host, shared evenly by all that runs on them (processor sharing): each of n threads gets
-    min(1, cores / n) of a core."""
+class _Threads:
+    """Those of one kind, all of which progress alike. `had`: what one that was there from the start would have had."""
 
-    def __init__(self, clock: Clock, cores: float) -> None:
-        self._clock, self._cores = clock, cores
+    def __init__(self) -> None:
+        self.running: list[tuple[float, int, Then]] = []  # by what they will have had at their end
+        self.had = 0.0
+
+    def left(self) -> float:
+        """Core-seconds of the one that ends first."""
+        return max(0.0, self.running[0][0] - self.had) if self.running else math.inf
+
+    def ended(self) -> list[Then]:
+        found = []
+        while self.running and self.running[0][0] <= self.had + _ROUNDING:
+            found.append(heapq.heappop(self.running)[2])
+        return found
+
+
+class Processor:
+    """The cores of one host and its memory, shared evenly by all that runs on them (processor sharing).
+
+    With n threads each has share = min(1, cores / n) of a core. The m of them that go through memory, rather than
+    compute in their caches, progress at min(share, streams / m): a core that waits for memory is not free.
+
+    Args:
+        streams: how many cores' passes through memory the memory can feed at once.
+    """
+
+    def __init__(self, clock: Clock, cores: float, streams: float) -> None:
+        self._clock, self._cores, self._streams = clock, cores, streams
         self._order = itertools.count()
-        self._running: list[tuple[float, int, Then]] = []  # by the share of a core that they will have had at their end
-        self._had = 0.0  # what a thread that had been there from the start would have had
+        self._computing, self._copying = _Threads(), _Threads()
         self._at = clock.now
         self._busy = 0.0
         self._plan = 0
@@ -32,40 +56,47 @@ class Processor:
         self._advance()
         return self._busy / self._cores
 
-    def run(self, seconds: float, then: Then) -> None:
-        """One thread's work of so many core-seconds."""
+    def run(self, seconds: float, then: Then, memory: bool = False) -> None:
+        """One thread's work of so many core-seconds; `memory`: what it does is to go through memory."""
         if seconds <= 0:
             then()
             return
         self._advance()
-        heapq.heappush(self._running, (self._had + seconds, next(self._order), then))
+        kind = self._copying if memory else self._computing
+        heapq.heappush(kind.running, (kind.had + seconds, next(self._order), then))
         self._expect()
 
-    def _rate(self) -> float:
-        return min(1.0, self._cores / len(self._running))
+    def _rates(self) -> tuple[float, float]:
+        """Of those that compute, and of those that go through memory."""
+        copying = len(self._copying.running)
+        share = min(1.0, self._cores / max(1, len(self._computing.running) + copying))
+        return share, min(share, self._streams / max(1, copying))
 
     def _advance(self) -> None:
         seconds, self._at = self._clock.now - self._at, self._clock.now
-        if self._running and seconds > 0:
-            self._had += seconds * self._rate()
-            self._busy += seconds * self._rate() * len(self._running)
+        if seconds > 0:
+            computing, copying = self._rates()
+            self._computing.had += seconds * computing
+            self._copying.had += seconds * copying
+            threads = len(self._computing.running) + len(self._copying.running)
+            self._busy += seconds * min(self._cores, threads)
 
     def _expect(self) -> None:
         """Looks in at the end of whoever is the next to end, unless that changes before."""
         self._plan += 1
-        if self._running:
+        computing, copying = self._rates()
+        wait = min(self._computing.left() / computing, self._copying.left() / copying)
+        if wait < math.inf:
             plan = self._plan
-            self._clock.after(max(0.0, self._running[0][0] - self._had) / self._rate(), lambda: self._look(plan))
+            self._clock.after(wait, lambda: self._look(plan))
 
     def _look(self, plan: int) -> None:
         if plan != self._plan:
             return
         self._advance()
-        ended = [heapq.heappop(self._running)]
-        while self._running and self._running[0][0] <= self._had + _ROUNDING:
-            ended.append(heapq.heappop(self._running))
+        ended = self._computing.ended() + self._copying.ended()
         self._expect()
-        for _, _, then in ended:
+        for then in ended:
             then()
 
 

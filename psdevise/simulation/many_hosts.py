@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from psdevise.worker.effects import Call, ShardLost
 
 class _Host:
     def __init__(self, options: SimulateOptions, clock: Clock) -> None:
-        self.cores = Processor(clock, options.hosts.cores)
+        self.cores = Processor(clock, options.hosts.cores, options.hosts.streams)
         self.in_, self.out = (Lane(options.hosts.gbit * 1e9 / 8) for _ in range(2))
 
 
@@ -40,6 +40,7 @@ class ManyHosts:
         self._shards: dict[int, _Host] = defaultdict(lambda: _Host(options, clock))
         self._head, self._coordinator = _Host(options, clock), Desk(clock)
         self._actors: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
+        self._ways: dict[tuple[int, int], _Way] = defaultdict(_Way)
         self._codec = options.costs.codec_gb if options.model.bytes_per_value < 4 else 0.0
 
     def busy(self) -> dict[str, list[float]]:
@@ -65,7 +66,7 @@ class ManyHosts:
         self._step(self._worker(rank).cores, then)
 
     def work(self, rank: int, seconds: float, then: Then) -> None:
-        self._worker(rank).cores.run(seconds, then)
+        self._worker(rank).cores.run(seconds, then, memory=True)
 
     def sending(self, calls: tuple[Call, ...]) -> float:
         pushes = sum(c.method == "push" for c in calls)
@@ -96,7 +97,7 @@ class ManyHosts:
                 leave()
                 write()
 
-            self._shard(life).cores.run(self._costs.copy_gb * self._sizes.state, copied)
+            self._shard(life).cores.run(self._costs.copy_gb * self._sizes.state, copied, memory=True)
 
         self._actors[life.incarnation].enter(serve)
 
@@ -107,7 +108,7 @@ class ManyHosts:
     ) -> Ticket:
         ticket = Ticket([None] * len(calls), set(range(len(calls))))
         for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
-            exchange = _Exchange(ticket, place, call, life, on_lost)
+            exchange = _Exchange(ticket, place, call, life, self._ways[rank, life.incarnation], on_lost)
             if call.method == "push":
                 self._push(exchange, self._worker(rank))
             else:
@@ -133,10 +134,11 @@ class ManyHosts:
                     self._clock, shard.out, worker.in_, back, self.delay(), lambda: ticket.put(exchange.place, reply)
                 )
 
-            self._busy(life, costs.call + (2 * costs.copy_gb + self._codec) * size, answer)
+            self._busy(life, (2 * costs.copy_gb + self._codec) * size, answer)
 
         shard, ticket = self._shard(life), exchange.ticket
-        self._clock.after(self.delay(), lambda: self._actors[life.incarnation].enter(serve))
+        enter = lambda: self._actors[life.incarnation].enter(serve)  # noqa: E731
+        self._clock.after(self.delay(), lambda: exchange.way.after_pushes(enter))
 
     def _push(self, exchange: _Exchange, worker: _Host) -> None:
         life, costs, size = exchange.life, self._costs, self._sizes.push
@@ -150,21 +152,51 @@ class ManyHosts:
                 else:
                     self._clock.after(self.delay(), lambda: exchange.ticket.put(exchange.place, reply))
 
-            self._busy(life, costs.call + (self._codec + costs.check_gb + costs.update_gb) * size, answer)
+            self._busy(life, (self._codec + costs.check_gb + costs.update_gb) * size, answer)
 
+        def arrive() -> None:
+            self._actors[life.incarnation].enter(serve)
+            exchange.way.arrived()
+
+        exchange.way.pushes += 1
         there = self._sizes.packed * size * 1e9
-        arrive = lambda: self._actors[life.incarnation].enter(serve)  # noqa: E731
         transfer(self._clock, worker.out, self._shard(life).in_, there, self.delay(), arrive)
 
     def _busy(self, life: ShardLife, seconds: float, then: Then) -> None:
-        """Work of a shard's process; that of a dead one takes no time."""
-        self._shard(life).cores.run(seconds if life.alive else 0.0, then)
+        """Serves a call with so many seconds of passes through memory; a process that is dead does nothing."""
+        if life.alive:
+            cores = self._shard(life).cores
+            cores.run(self._costs.call, lambda: cores.run(seconds, then, memory=True))
+        else:
+            then()
 
     def _worker(self, rank: int) -> _Host:
         return self._workers[rank // self._options.hosts.workers_per_host]
 
     def _shard(self, life: ShardLife) -> _Host:
         return self._shards[life.index // self._options.hosts.shards_per_host]
+
+
+@dataclass
+class _Way:
+    """From one worker to one life of a shard: Ray serves the calls of one caller in their order, so that what is sent
+    behind a push waits until that has come."""
+
+    pushes: int = 0
+    waiting: list[Then] = field(default_factory=list)
+
+    def after_pushes(self, then: Then) -> None:
+        if self.pushes:
+            self.waiting.append(then)
+        else:
+            then()
+
+    def arrived(self) -> None:
+        self.pushes -= 1
+        if not self.pushes:
+            waiting, self.waiting = self.waiting, []
+            for go_on in waiting:
+                go_on()
 
 
 @dataclass
@@ -175,6 +207,7 @@ class _Exchange:
     place: int
     call: Call
     life: ShardLife
+    way: _Way
     on_lost: Callable[[int], object]
 
     def lose(self) -> None:

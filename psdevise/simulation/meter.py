@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from psdevise.server.coordinator import Coordinator
 from psdevise.server.protocol import Ack, Version
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.network import ShardLife
@@ -38,6 +39,7 @@ class Meter(Witness):
         used: by name, the share of that span in which the most used was in use.
         reached: simulated seconds from the first step to the target; None where it was not reached.
         rolled_back: updates that restored shards had lost.
+        coordinator: of the run; its ledger knows what was repeated.
     """
 
     options: SimulateOptions
@@ -54,6 +56,7 @@ class Meter(Witness):
     reached: float | None = None
     updates: int = 0
     rolled_back: int = 0
+    coordinator: Coordinator | None = None
     _begin: float | None = None
     _span: float | None = None
     _before: dict[str, list[float]] = field(default_factory=dict)
@@ -85,6 +88,9 @@ class Meter(Witness):
             self.updates += 1
             if self.options.learning.target is not None and self.updates % LOOK_PUSHES == 0:
                 self._look()
+
+    def resumed(self, number: int, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
 
     def restored(self, life: ShardLife, number: int, shards: int) -> None:
         dead = self._lives.get(life.index)

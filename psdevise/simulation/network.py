@@ -34,7 +34,7 @@ class ShardLife:
 
 @dataclass
 class Ticket:
-    """The answers to the calls of one Send, as they come in. `begin`: what is only done when somebody waits for them."""
+    """The answers to the calls of one Send, as they come in. `begin`: what is only done once somebody waits."""
 
     replies: list[Any]
     missing: set[int]

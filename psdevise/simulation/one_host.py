@@ -33,7 +33,7 @@ class OneHost:
         self._options, self._costs, self._sizes = options, options.costs, Sizes(options)
         self._clock, self._witness = clock, witness
         self._step = Stepping(options, clock, random)
-        self._cores = Processor(clock, options.hosts.cores)
+        self._cores = Processor(clock, options.hosts.cores, options.hosts.streams)
         self._coordinator = Desk(clock)
         self._locks: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
         self._changing: set[int] = set()
@@ -70,13 +70,17 @@ class OneHost:
 
     def coordinate(self, begin: Then) -> None:
         def serve(leave: Then) -> None:
-            self._cores.run(self._costs.call, lambda: (begin(), leave()))
+            def answer() -> None:
+                begin()
+                leave()
+
+            self._cores.run(self._costs.call, answer)
 
         self._cores.run(self._costs.call, lambda: self._coordinator.enter(serve))
 
     def save(self, life: ShardLife, copy: Then, write: Then) -> None:
         def serve(leave: Then) -> None:
-            self._cores.run(self._costs.copy_gb * self._sizes.state, partial(copied, leave))
+            self._cores.run(self._costs.copy_gb * self._sizes.state, partial(copied, leave), memory=True)
 
         def copied(leave: Then) -> None:
             copy()
@@ -106,7 +110,9 @@ class OneHost:
         """One shard after the other, as `runtime.wire` receives."""
         exchange = next(pulls, None)
         if exchange is not None:
-            exchange.link.after_pushes(self._clock, lambda: self._copy(exchange, 0, partial(self._pull_in_order, pulls)))
+            exchange.link.after_pushes(
+                self._clock, lambda: self._copy(exchange, 0, partial(self._pull_in_order, pulls))
+            )
 
     def _copy(self, exchange: _Exchange, attempt: int, then: Then) -> None:
         life = exchange.life
@@ -121,7 +127,7 @@ class OneHost:
             self._hold(exchange, then)
         else:
             seconds = self._costs.copy_gb * self._sizes.pull(moved=True)
-            self._cores.run(seconds, partial(self._copied, exchange, attempt, before, then))
+            self._cores.run(seconds, partial(self._copied, exchange, attempt, before, then), memory=True)
 
     def _copied(self, exchange: _Exchange, attempt: int, before: Version, then: Then) -> None:
         life = exchange.life
@@ -141,9 +147,9 @@ class OneHost:
                 leave()
                 then()
 
-            self._cores.run(2 * self._costs.message + self._costs.copy_gb * self._sizes.pull(moved=True), copied)
+            self._cores.run(self._costs.copy_gb * self._sizes.pull(moved=True), copied, memory=True)
 
-        self._cores.run(self._costs.message, lambda: self._locks[exchange.life.incarnation].enter(serve))
+        self._cores.run(self._costs.serve, lambda: self._locks[exchange.life.incarnation].enter(serve))
 
     def _push(self, exchange: _Exchange) -> None:
         life, costs, size = exchange.life, self._costs, self._sizes.push
@@ -151,7 +157,7 @@ class OneHost:
         def serve(leave: Then) -> None:
             def change() -> None:
                 self._changing.add(life.incarnation)
-                self._cores.run(costs.update_gb * size, done)
+                self._cores.run(costs.update_gb * size, done, memory=True)
 
             def done() -> None:
                 self._changing.discard(life.incarnation)
@@ -159,10 +165,10 @@ class OneHost:
                 exchange.link.answered()
                 leave()
 
-            self._cores.run(costs.check_gb * size if life.alive else 0.0, change)
+            self._cores.run(costs.check_gb * size if life.alive else 0.0, change, memory=True)
 
         exchange.link.open += 1
-        self._cores.run(costs.message, lambda: self._locks[life.incarnation].enter(serve))
+        self._cores.run(costs.serve, lambda: self._locks[life.incarnation].enter(serve))
 
 
 @dataclass

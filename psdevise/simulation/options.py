@@ -35,7 +35,8 @@ class CostOptions:
     check_gb: float = option(0.02, "looking through a GB for values that are not finite", low=0.0)
     update_gb: float = option(0.2, "Adagrad on a GB of parameters", low=0.0)
     codec_gb: float = option(0.15, "encoding or decoding a GB of float32, where bytes_per_value is below 4", low=0.0)
-    message: float = option(0.0001, "a message to a process of the same host, on either side", low=0.0)
+    message: float = option(0.0001, "sending a push to one shard of the same host", low=0.0)
+    serve: float = option(0.0003, "a shard's part in a push from the same host, but for check and update", low=0.0)
     call: float = option(0.0004, "a Ray call, on either side", low=0.0)
     disk_gb: float = option(1.0, "writing or reading a GB of a snapshot", low=0.0)
     start: float = option(10.0, "until a process that was started is there", low=0.0)
@@ -48,6 +49,7 @@ class HostOptions:
 
     together: bool = option(True, "all on one host; false: workers on some hosts, shards on others")
     cores: float = option(2.0, "cores of a host", low=0.1)
+    streams: float = option(1.2, "cores whose passes through memory a host's memory can feed at once", low=0.1)
     gbit: float = option(10.0, "speed of a host's network card each way, in Gbit/s", low=0.001)
     latency: float = option(0.0001, "seconds of the shortest message, one way", low=0.0)
     workers_per_host: int = option(1, "workers that share a host", low=1)

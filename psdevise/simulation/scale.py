@@ -1,7 +1,7 @@
 """One simulated cluster with measured costs → throughput, lag, what saturates, time to a loss, what deaths cost.
 
 The shards, clients, workers, ledger, supervisor and snapshots are the product's own; what they compute and move is a
-small model (`smallmodel`), and how long that takes is what the real one was measured to take (`one_host`, `many_hosts`).
+small model (`smallmodel`), and it takes as long as the real one was measured to take (`one_host`, `many_hosts`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Outcome:
         used: what may be the bottleneck → the share of the time in which the most used of that name was in use.
         seconds_to_target: simulated, from the first step on; None if there is no target or it was not reached.
         loss, updates: at the end of the run, of all its steps.
-        deaths: of workers and shards; rolled_back: updates that restored shards had lost, summed over shards.
+        deaths: of workers and shards; rolled_back: updates that restored shards had lost, summed over shards;
+            repeated: batches of slices that died with their workers, at most that many were computed twice.
     """
 
     steps_per_second: float
@@ -53,6 +54,7 @@ class Outcome:
     updates: int
     deaths: int
     rolled_back: int
+    repeated: int
 
     @property
     def busiest(self) -> str:
@@ -103,6 +105,7 @@ def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] =
         meter.updates,
         sum(fault.at <= clock.now for fault in faults),
         meter.rolled_back,
+        0 if meter.coordinator is None else meter.coordinator.ledger.audit.repeated,
     )
 
 

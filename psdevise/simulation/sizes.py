@@ -42,12 +42,13 @@ class Stepping:
     def __init__(self, options: SimulateOptions, clock: Clock, random: Random) -> None:
         self._costs, self._clock, self._random = options.costs, clock, random
         per_gb = {"none": 0.0, "sgd": options.costs.copy_gb, "adagrad": options.costs.update_gb}
-        self._own = options.costs.step + per_gb[options.downpour.local_step] * options.model.dense_mb / 1e3
+        self._local = per_gb[options.downpour.local_step] * options.model.dense_mb / 1e3
 
     def __call__(self, cores: Processor, then: Then) -> None:
         costs = self._costs
         seconds = costs.compute * (1 + costs.jitter * (2 * self._random.random() - 1))
+        own = lambda: cores.run(costs.step, lambda: cores.run(self._local, then, memory=True))  # noqa: E731
         if costs.compute_cores:
-            cores.run(seconds + self._own, then)
+            cores.run(seconds, own)
         else:
-            self._clock.after(seconds, lambda: cores.run(self._own, then))
+            self._clock.after(seconds, own)

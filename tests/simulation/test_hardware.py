@@ -26,13 +26,33 @@ class Times:
 
 def test_a_processor_shares_its_cores_evenly() -> None:
     times = Times()
-    cores = Processor(times.clock, 2)
+    cores = Processor(times.clock, 2, streams=2)
     for name, seconds in {"a": 1.0, "b": 1.0, "c": 2.0}.items():
         cores.run(seconds, times.note(name))
     times.clock.after(2.0, lambda: cores.run(1.0, times.note("d")))
     # Three threads on two cores get 2/3 each: a and b have had 1 s after 1.5 s; c has 1 s left then, and a core alone.
     assert times.all() == pytest.approx({"a": 1.5, "b": 1.5, "c": 2.5, "d": 3.0})
     assert cores.busy == pytest.approx(5.0 / 2)
+
+
+def test_memory_feeds_so_many_cores_and_no_more() -> None:
+    times = Times()
+    cores = Processor(times.clock, 2, streams=1.25)
+    cores.run(1.0, times.note("copy"), memory=True)
+    assert times.all() == pytest.approx({"copy": 1.0})
+    times = Times()
+    cores = Processor(times.clock, 2, streams=1.25)
+    for name in ("one", "other"):
+        cores.run(1.0, times.note(name), memory=True)
+    assert times.all() == pytest.approx({"one": 1.6, "other": 1.6})
+    times = Times()
+    cores = Processor(times.clock, 2, streams=1.25)
+    for name in ("one", "other"):
+        cores.run(1.0, times.note(name), memory=True)
+    for name in ("a", "b"):
+        cores.run(1.0, times.note(name))
+    # Half a core each, which the memory can feed (1 of 1.25).
+    assert times.all() == pytest.approx(dict.fromkeys(("one", "other", "a", "b"), 2.0))
 
 
 def test_a_transfer_takes_both_cards_and_queues_at_either() -> None:

@@ -22,16 +22,25 @@ from psdevise.simulation.options import (
     SimulateOptions,
 )
 from psdevise.simulation.scale import Outcome, simulate
-from psdevise.simulation.smallmodel import SmallModel, gradient
+from psdevise.simulation.smallmodel import SLICE_BATCHES, SmallModel, gradient
 from psdevise.worker.downpour import DownpourOptions
 
 # Round figures: a GB takes a second to copy; 100 MB of parameters.
 COSTS = CostOptions(
-    compute=1.0, step=0.01, copy_gb=1.0, check_gb=0.1, update_gb=2.0, codec_gb=0.5, message=0.0, call=0.0, start=1.0
+    compute=1.0,
+    step=0.01,
+    copy_gb=1.0,
+    check_gb=0.1,
+    update_gb=2.0,
+    codec_gb=0.5,
+    message=0.0,
+    serve=0.0,
+    call=0.0,
+    start=1.0,
 )
 HUNDRED = ModelOptions(dense_mb=100.0)
-ONE_HOST = HostOptions(together=True, cores=1000.0, latency=0.0)
-MANY_HOSTS = HostOptions(together=False, cores=1000.0, latency=0.0, gbit=8.0)  # 1 GB/s
+ONE_HOST = HostOptions(together=True, cores=1000.0, streams=1000.0, latency=0.0)
+MANY_HOSTS = HostOptions(together=False, cores=1000.0, streams=1000.0, latency=0.0, gbit=8.0)  # 1 GB/s
 BASE = SimulateOptions(model=HUNDRED, costs=COSTS, hosts=ONE_HOST, workers=1, snapshot_seconds=1e6)
 
 
@@ -71,7 +80,7 @@ def test_a_saturated_shard_applies_one_push_after_the_other() -> None:
 
 def test_cores_are_what_is_left_when_all_wait_for_them() -> None:
     busy = replace(COSTS, compute=0.5, compute_cores=1, update_gb=0.5)
-    found = ran(workers=12, shards=4, costs=busy, hosts=replace(ONE_HOST, cores=2.0))
+    found = ran(workers=12, shards=4, costs=busy, hosts=replace(ONE_HOST, cores=2.0, streams=2.0))
     at_most = 2 / (0.5 + 0.01 + 0.1 * (1.0 + 0.1 + 0.5))
     assert 0.85 * at_most < found.steps_per_second <= at_most * 1.01  # torn copies are made again
     assert found.busiest == "cores"
@@ -112,7 +121,8 @@ def test_fewer_pushes_need_fewer_bytes() -> None:
     free = replace(COSTS, compute=0.1, copy_gb=0.0, check_gb=0.0, update_gb=0.0)
     assert simulate(replace(one, costs=free)).steps_per_second == pytest.approx(1 / 0.1, rel=0.02)
     # A pull brings the accumulators along: 200 MB in 8 steps are 25 MB a step.
-    assert simulate(replace(eight, costs=free, steps=64)).steps_per_second == pytest.approx(1 / 0.025, rel=0.1)
+    found = simulate(replace(eight, costs=free, warm_up=40, steps=80))
+    assert found.steps_per_second == pytest.approx(1 / 0.025, rel=0.05)
 
 
 # ------------------------------------------------------------------ learning
@@ -128,7 +138,7 @@ def test_the_small_models_gradient_is_autograds() -> None:
     z = torch.relu(torch.from_numpy(batch[0]) @ w["w1"] + w["b1"]) @ w["w2"] + w["b2"]
     expected = torch.nn.functional.cross_entropy(z, torch.from_numpy(batch[1]))
     expected.backward()  # type: ignore[no-untyped-call]
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     reference = {name: tensor.grad.numpy() for name, tensor in w.items() if tensor.grad is not None}
     np.testing.assert_allclose(found, task.layout.flatten(reference), atol=1e-6)
 
@@ -160,17 +170,21 @@ def test_lag_makes_updates_worth_less() -> None:
 
 
 def test_deaths_cost_what_they_take_back() -> None:
-    calm = ran(workers=4, seconds=600.0)
-    dying = ran(workers=4, seconds=600.0, failures=FailureOptions(worker_deaths=60.0))
+    light = replace(COSTS, copy_gb=0.1, update_gb=0.1, start=5.0)
+    calm = ran(workers=4, seconds=600.0, costs=light)
+    dying = ran(workers=4, seconds=600.0, costs=light, failures=FailureOptions(worker_deaths=60.0))
     assert 20 < dying.deaths < 60  # 4 workers, 10 minutes, one a minute each
-    # A dead worker is missed for the supervisor's look (0.25 s), its start (1 s) and the way to its first gradient.
-    assert 0.90 * calm.steps_per_second < dying.steps_per_second < 0.995 * calm.steps_per_second
+    # A dead one is missed for its start (5 s) and the supervisor's look (up to 0.25 s); of the gradient that it died
+    # in, which counts from its begin, half had passed.
+    share = 1 - dying.deaths * (5.0 + 0.1 - 0.5) / (4 * 600)
+    assert dying.steps_per_second == pytest.approx(share * calm.steps_per_second, rel=0.015)
     assert dying.rolled_back == 0
+    assert calm.repeated == 0 < dying.repeated <= dying.deaths * SLICE_BATCHES
 
 
 def test_a_restored_shard_has_lost_what_came_after_its_snapshot() -> None:
-    often = ran(workers=4, seconds=600.0, failures=FailureOptions(shard_deaths=30.0), snapshot_seconds=5.0)
-    seldom = ran(workers=4, seconds=600.0, failures=FailureOptions(shard_deaths=30.0), snapshot_seconds=100.0)
+    often = ran(workers=4, seconds=300.0, failures=FailureOptions(shard_deaths=60.0), snapshot_seconds=5.0)
+    seldom = ran(workers=4, seconds=300.0, failures=FailureOptions(shard_deaths=60.0), snapshot_seconds=50.0)
     assert often.deaths == seldom.deaths > 2
     assert 0 < often.rolled_back < seldom.rolled_back
     per_death = often.rolled_back / often.deaths
@@ -236,7 +250,7 @@ MACHINE = {"memcpy of 16 MB": 0.002, "fused Adagrad on 16 MB": 0.005, "call CPU,
 def test_costs_are_found_again_and_other_points_predicted(tmp_path: Path) -> None:
     """A benchmark whose figures the simulator itself has made up."""
     true = replace(calibrate.costs(calibrate.Measured([calibrate.Point(1, 1, 0.05, 18.0)], {}, MACHINE)), step=0.003)
-    points = [calibrate.Point(w, s, t, 1.0) for w, s in ((1, 1), (2, 1), (4, 1), (8, 2)) for t in (0.05, 0.02)]
+    points = [calibrate.Point(w, s, 0.05, 1.0) for w, s in ((1, 1), (2, 1), (4, 1), (8, 2))]
     points = [replace(p, rate=simulate(calibrate.options_of(p, true)).steps_per_second) for p in points]
     path = str(tmp_path / "scale.json")
     store.write_json(path, bench_rows(points, MACHINE))
@@ -245,12 +259,11 @@ def test_costs_are_found_again_and_other_points_predicted(tmp_path: Path) -> Non
     assert measured.lags == {(4, 2): 3.9}
     assert calibrate.costs(measured).step == pytest.approx(0.003, rel=0.15)
     predictions = calibrate.predict(measured)
-    assert [p.point.known for p in predictions] == [True] * 4 + [False] * 4
-    middle, worst = calibrate.errors(predictions)
-    assert worst < 0.05
+    assert [p.point.known for p in predictions] == [True] * 2 + [False] * 2
+    assert calibrate.errors(predictions)[1] < 0.05
     calibrate.check(predictions)
-    wrong = [replace(p, rate=p.rate * 1.4) if i == 7 else p for i, p in enumerate(predictions)]
-    with pytest.raises(BenchmarkFailed, match="largest 4"):
+    wrong = [replace(p, rate=p.rate * 1.4) if i == 3 else p for i, p in enumerate(predictions)]
+    with pytest.raises(BenchmarkFailed, match="largest 39"):
         calibrate.check(wrong)
     # Points that are to be predicted give no cost.
     changed = [p if p.known else replace(p, rate=p.rate * 2) for p in points]
