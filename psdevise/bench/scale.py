@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import torch
 
-from psdevise.bench import arithmetic, machine
+from psdevise.bench import arithmetic, handling, machine
 from psdevise.bench.contest import CORES, Program, System
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
@@ -69,7 +69,7 @@ def run(context: Context) -> list[Row]:
             context.on_progress(i * turns + n, len(plan.shards) * turns, f"{shards} shards")
 
         rows += measure(plan, shards, costs, done)
-    return [*rows, _row("call CPU, both sides", costs.call), call]
+    return [*rows, _row("call CPU, both sides", costs.call), call, *handling.rows("scale")]
 
 
 def measure(plan: Plan, shards: int, costs: Costs, done: Callable[[int], None] = lambda turns: None) -> list[Row]:

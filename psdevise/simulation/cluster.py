@@ -52,6 +52,7 @@ class SimulatedCluster:
     """
     Args:
         known: shard → its process, as the workers were told.
+        fallen: whether there may be a worker that died or has ended; asking all after every event takes long.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class SimulatedCluster:
         self.shards: dict[int, ShardLife] = {}
         self.known: dict[int, ShardLife] = {}
         self.workers: dict[int, SimulatedWorker] = {}
-        self.dead: list[Ended] = []
+        self.fallen = False
         self.interrupted = False
 
     def answer(self, question: str, arguments: tuple[Any, ...]) -> Any:
@@ -216,10 +217,13 @@ class SimulatedCluster:
         self.clock.run(lambda: False, seconds)
 
     def _ends(self) -> list[Ended]:
+        if not self.fallen:
+            return []
         ends = []
         for w in self.workers.values():
             if w.alive and isinstance(w.fate, str):
                 ends.append(Ended(w.rank, w.incarnation, w.fate))
             elif not w.alive:
                 ends.append(Ended(w.rank, w.incarnation, "its process died"))
+        self.fallen = bool(ends)
         return ends

@@ -164,11 +164,7 @@ class ManyHosts:
 
     def _busy(self, life: ShardLife, seconds: float, then: Then) -> None:
         """Serves a call with so many seconds of passes through memory; a process that is dead does nothing."""
-        if life.alive:
-            cores = self._shard(life).cores
-            cores.run(self._costs.call, lambda: cores.run(seconds, then, memory=True))
-        else:
-            then()
+        self._shard(life).cores.run(self._costs.call + seconds if life.alive else 0.0, then, memory=True)
 
     def _worker(self, rank: int) -> _Host:
         return self._workers[rank // self._options.hosts.workers_per_host]

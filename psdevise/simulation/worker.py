@@ -62,6 +62,7 @@ class SimulatedWorker:
 
     def die(self) -> None:
         self.alive = False
+        self._cluster.fallen = True
 
     # ------------------------------------------------------------------ the loop
 
@@ -100,6 +101,7 @@ class SimulatedWorker:
     def _end(self, fate: str | PsdeviseError) -> None:
         if self.alive:
             self.fate = fate
+            self._cluster.fallen = True
 
     def _serve(self, effect: Any) -> Any:
         match effect:
