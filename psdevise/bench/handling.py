@@ -29,12 +29,12 @@ from psdevise.server.layout import Dense, Layout
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Gradient, Identity
 from psdevise.server.shard import Shard
+from psdevise.simulation.calibrate import MESSAGE, SERVE, STREAMS
 from psdevise.worker.effects import Call
 
 FLOATS, SHARDS = 64, 4
 PUSHES, PAUSE_SECONDS, PATIENCE = 400, 0.02, 60.0
 COPIED, COPY_SECONDS = 16 * 2**18, 1.0
-SERVE, MESSAGE, STREAMS = "a push, the shard's side", "a push, the worker's side", "cores that memory feeds"
 
 
 def rows(benchmark: str, pushes: int = PUSHES) -> list[Row]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -131,24 +133,36 @@ def _progress() -> Progress:
 
 
 def _table(found: list[tuple[SimulateOptions, Outcome]]) -> Table:
-    learned = any(o.learning.target is not None for o, _ in found)
-    deadly = any(r.deaths for _, r in found)
-    columns = ["workers", "shards", "n_push", "bytes/value", "Gbit/s", "steps/s", "efficiency", "lag (95 %)", "busiest"]
-    columns += ["rate", "seconds to target", "updates"] if learned else []
-    columns += ["deaths", "rolled back", "repeated"] if deadly else []
-    table = Table(header_style="bold")
+    """A row per run. What is the same in all of them was said by the user and is left out."""
+    columns: dict[str, Callable[[SimulateOptions, Outcome], str]] = {
+        "workers": lambda o, r: f"{o.workers:,}",
+        "shards": lambda o, r: f"{o.shards:,}",
+        "n_push": lambda o, r: str(o.downpour.n_push),
+        "bytes/value": lambda o, r: f"{o.model.bytes_per_value:g}",
+        "Gbit/s": lambda o, r: f"{o.hosts.gbit:g}",
+        "rate": lambda o, r: f"{o.optimizer.rate:g}",
+        "steps/s": lambda o, r: f"{r.steps_per_second:,.4g}",
+        "efficiency": lambda o, r: f"{r.efficiency:.0%}",
+        "lag (95 %)": lambda o, r: f"{r.lag:.1f} ({r.lag_p95:.0f})",
+        "busiest": lambda o, r: f"{r.busiest} {r.used.get(r.busiest, 0):.0%}",
+        "to target": lambda o, r: "not reached" if r.seconds_to_target is None else f"{r.seconds_to_target:,.4g} s",
+        "updates": lambda o, r: f"{r.updates:,}",
+        "deaths": lambda o, r: f"{r.deaths:,}",
+        "rolled back": lambda o, r: f"{r.rolled_back:,}",
+        "repeated": lambda o, r: f"{r.repeated:,}",
+    }
+    varied = {n for n in ("n_push", "bytes/value", "Gbit/s", "rate") if len({columns[n](o, r) for o, r in found}) > 1}
+    shown = {"workers", "shards", "steps/s", "efficiency", "lag (95 %)", "busiest"} | varied
+    if any(o.learning.target is not None for o, _ in found):
+        shown |= {"to target", "updates"}
+    if any(r.deaths for _, r in found):
+        shown |= {"deaths", "rolled back", "repeated"}
+    table = Table(header_style="bold", box=box.SIMPLE, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name == "busiest" else "right")
+        if name in shown:
+            table.add_column(name, justify="left" if name == "busiest" else "right")
     for o, r in found:
-        cells = [str(o.workers), str(o.shards), str(o.downpour.n_push), f"{o.model.bytes_per_value:g}"]
-        cells += ["–" if o.hosts.together else f"{o.hosts.gbit:g}", f"{r.steps_per_second:,.4g}", f"{r.efficiency:.0%}"]
-        cells += [f"{r.lag:.1f} ({r.lag_p95:.0f})", f"{r.busiest} {r.used.get(r.busiest, 0):.0%}"]
-        if learned:
-            reached = "not reached" if r.seconds_to_target is None else f"{r.seconds_to_target:,.4g}"
-            cells += [f"{o.optimizer.rate:g}", reached, f"{r.updates:,}"]
-        if deadly:
-            cells += [f"{r.deaths:,}", f"{r.rolled_back:,}", f"{r.repeated:,}"]
-        table.add_row(*cells)
+        table.add_row(*(cell(o, r) for name, cell in columns.items() if name in shown))
     return table
 
 
@@ -167,8 +181,10 @@ def _calibrate(path: str, json_path: str | None) -> None:
     if json_path is not None:
         store.write_json(json_path, [asdict(p) | {"error": p.error, "known": p.point.known} for p in predictions])
     costs = calibrate.costs(measured)
-    names = ("step", "copy_gb", "check_gb", "update_gb", "call")
-    console.print("costs: " + " ".join(f"--set costs.{n}={getattr(costs, n):.4g}" for n in names), highlight=False)
+    names = ("step", "copy_gb", "check_gb", "update_gb", "message", "serve", "call")
+    console.print(
+        "costs: " + " ".join(f"--set costs.{n}={getattr(costs, n):.4g}" for n in names), highlight=False, soft_wrap=True
+    )
     console.print(_predictions(predictions, measured.lags))
     middle, worst = calibrate.errors(predictions)
     console.print(f"points that no cost was taken from: median error {middle:.1%}, largest {worst:.1%}")
@@ -176,19 +192,9 @@ def _calibrate(path: str, json_path: str | None) -> None:
 
 
 def _predictions(predictions: list[Prediction], lags: dict[tuple[int, int], float]) -> Table:
-    table = Table(header_style="bold")
-    columns = (
-        "workers",
-        "shards",
-        "step ms",
-        "measured 1/s",
-        "predicted 1/s",
-        "error",
-        "lag measured",
-        "lag predicted",
-        "",
-    )
-    for name in columns:
+    caption = "* costs were taken from these points"
+    table = Table(header_style="bold", box=box.SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
+    for name in ("workers", "shards", "step ms", "steps/s", "predicted", "error", "lag", "predicted"):
         table.add_column(name, justify="right")
     for p in predictions:
         lag = lags.get((p.point.workers, p.point.shards))
@@ -198,9 +204,8 @@ def _predictions(predictions: list[Prediction], lags: dict[tuple[int, int], floa
             f"{p.point.wait * 1e3:g}",
             f"{p.point.rate:.4g}",
             f"{p.rate:.4g}",
-            f"{p.error:+.1%}",
+            "*" if p.point.known else f"{p.error:+.1%}",
             "" if lag is None else f"{lag:.2f}",
             f"{p.lag:.2f}",
-            "known" if p.point.known else "",
         )
     return table

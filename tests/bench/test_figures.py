@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from psdevise.bench import converge, memory, ours, scale, straggler
+from psdevise.bench import converge, handling, memory, ours, scale, straggler
 from psdevise.bench.gate import Gate
 from psdevise.bench.table import Context
 from psdevise.bench.timers import RECORD, TimerTask, losses_of, write_step
@@ -49,6 +49,13 @@ class Watched(InProcess):
 
 
 # ------------------------------------------------------------------ scale
+
+
+def test_what_a_push_costs_and_memory_feeds_is_measured() -> None:
+    worker, shards = handling._push(1, 20)
+    assert 1e-5 < worker < 0.1
+    assert 1e-5 < shards < 0.1
+    assert 1.0 <= handling.streams(0.05) <= 2.0
 
 
 def test_the_bound_is_the_least_of_workers_cores_and_shards() -> None:

@@ -232,10 +232,11 @@ def test_shipped_costs_are_accepted(path: Path) -> None:
 
 
 def bench_rows(points: list[calibrate.Point], machine: dict[str, float]) -> list[dict[str, object]]:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"case": "machine", "system": name, "metric": "milliseconds", "value": seconds * 1e3}
         for name, seconds in machine.items()
     ]
+    rows.append({"case": "machine", "system": calibrate.STREAMS, "metric": "cores", "value": 1.5})
     for p in points:
         case = f"W={p.workers} shards={p.shards} {p.wait * 1e3:g} ms"
         rows.append({"case": case, "system": "psdevise", "metric": "steps_per_second", "value": p.rate})
@@ -244,20 +245,28 @@ def bench_rows(points: list[calibrate.Point], machine: dict[str, float]) -> list
     return [*rows, {"case": "W=4 shards=2", "system": "psdevise", "metric": "lag", "value": 3.9}]
 
 
-MACHINE = {"memcpy of 16 MB": 0.002, "fused Adagrad on 16 MB": 0.005, "call CPU, both sides": 0.001}
+MACHINE = {
+    calibrate.COPY: 0.002,
+    calibrate.UPDATE: 0.005,
+    calibrate.CALL: 0.001,
+    calibrate.SERVE: 0.0007,
+    calibrate.MESSAGE: 0.0002,
+}
 
 
 def test_costs_are_found_again_and_other_points_predicted(tmp_path: Path) -> None:
     """A benchmark whose figures the simulator itself has made up."""
     true = replace(calibrate.costs(calibrate.Measured([calibrate.Point(1, 1, 0.05, 18.0)], {}, MACHINE)), step=0.003)
     points = [calibrate.Point(w, s, 0.05, 1.0) for w, s in ((1, 1), (2, 1), (4, 1), (8, 2))]
-    points = [replace(p, rate=simulate(calibrate.options_of(p, true)).steps_per_second) for p in points]
+    points = [replace(p, rate=simulate(calibrate.options_of(p, true, 1.5)).steps_per_second) for p in points]
     path = str(tmp_path / "scale.json")
     store.write_json(path, bench_rows(points, MACHINE))
     measured = calibrate.read(path)
     assert measured.points == points
     assert measured.lags == {(4, 2): 3.9}
-    assert calibrate.costs(measured).step == pytest.approx(0.003, rel=0.15)
+    found = calibrate.costs(measured)
+    assert found.step == pytest.approx(0.003, rel=0.15)
+    assert replace(found, step=0.003) == true
     predictions = calibrate.predict(measured)
     assert [p.point.known for p in predictions] == [True] * 2 + [False] * 2
     assert calibrate.errors(predictions)[1] < 0.05
