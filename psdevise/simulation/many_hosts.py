@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.hardware import Desk, Lane, Processor, Then, transfer
-from psdevise.simulation.network import ShardLife, Ticket, answer_of
+from psdevise.simulation.network import Exchange, ShardLife, Ticket, answer_of, exchanges
 from psdevise.simulation.options import SimulateOptions
 from psdevise.simulation.sizes import Sizes, Stepping
 from psdevise.simulation.witness import Witness
-from psdevise.worker.effects import Call, ShardLost
+from psdevise.worker.effects import Call
 
 
 class _Host:
@@ -106,16 +106,15 @@ class ManyHosts:
     def send(
         self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
     ) -> Ticket:
-        ticket = Ticket([None] * len(calls), set(range(len(calls))))
-        for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
-            exchange = _Exchange(ticket, place, call, life, self._ways[rank, life.incarnation], on_lost)
-            if call.method == "push":
+        ticket, sent = exchanges(rank, calls, lives, on_lost)
+        for exchange in sent:
+            if exchange.call.method == "push":
                 self._push(exchange, self._worker(rank))
             else:
                 self._ask(exchange, self._worker(rank))
         return ticket
 
-    def _ask(self, exchange: _Exchange, worker: _Host) -> None:
+    def _ask(self, exchange: Exchange, worker: _Host) -> None:
         """A pull, or another call whose arguments are small."""
         life, costs = exchange.life, self._costs
 
@@ -130,17 +129,15 @@ class ManyHosts:
                     exchange.lose()
                     return
                 back = self._sizes.packed * size * 1e9
-                transfer(
-                    self._clock, shard.out, worker.in_, back, self.delay(), lambda: ticket.put(exchange.place, reply)
-                )
+                transfer(self._clock, shard.out, worker.in_, back, self.delay(), lambda: exchange.answer(reply))
 
             self._busy(life, (2 * costs.copy_gb + self._codec) * size, answer)
 
-        shard, ticket = self._shard(life), exchange.ticket
+        shard = self._shard(life)
         enter = lambda: self._actors[life.incarnation].enter(serve)  # noqa: E731
-        self._clock.after(self.delay(), lambda: exchange.way.after_pushes(enter))
+        self._clock.after(self.delay(), lambda: self._way(exchange).after_pushes(enter))
 
-    def _push(self, exchange: _Exchange, worker: _Host) -> None:
+    def _push(self, exchange: Exchange, worker: _Host) -> None:
         life, costs, size = exchange.life, self._costs, self._sizes.push
 
         def serve(leave: Then) -> None:
@@ -150,21 +147,24 @@ class ManyHosts:
                 if reply is None:
                     exchange.lose()
                 else:
-                    self._clock.after(self.delay(), lambda: exchange.ticket.put(exchange.place, reply))
+                    self._clock.after(self.delay(), lambda: exchange.answer(reply))
 
             self._busy(life, (self._codec + costs.check_gb + costs.update_gb) * size, answer)
 
         def arrive() -> None:
             self._actors[life.incarnation].enter(serve)
-            exchange.way.arrived()
+            self._way(exchange).arrived()
 
-        exchange.way.pushes += 1
+        self._way(exchange).pushes += 1
         there = self._sizes.packed * size * 1e9
         transfer(self._clock, worker.out, self._shard(life).in_, there, self.delay(), arrive)
 
     def _busy(self, life: ShardLife, seconds: float, then: Then) -> None:
         """Serves a call with so many seconds of passes through memory; a process that is dead does nothing."""
         self._shard(life).cores.run(self._costs.call + seconds if life.alive else 0.0, then, memory=True)
+
+    def _way(self, exchange: Exchange) -> _Way:
+        return self._ways[exchange.rank, exchange.life.incarnation]
 
     def _worker(self, rank: int) -> _Host:
         return self._workers[rank // self._options.hosts.workers_per_host]
@@ -193,20 +193,3 @@ class _Way:
             waiting, self.waiting = self.waiting, []
             for go_on in waiting:
                 go_on()
-
-
-@dataclass
-class _Exchange:
-    """One call of a worker, and where its answer goes."""
-
-    ticket: Ticket
-    place: int
-    call: Call
-    life: ShardLife
-    way: _Way
-    on_lost: Callable[[int], object]
-
-    def lose(self) -> None:
-        if self.place in self.ticket.missing:
-            self.on_lost(self.call.shard)
-            self.ticket.put(self.place, ShardLost("the connection broke", where=f"shard {self.call.shard}"))

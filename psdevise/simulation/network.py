@@ -63,6 +63,36 @@ class Ticket:
                 resume()
 
 
+@dataclass
+class Exchange:
+    """One call of worker `rank` to a life of a shard that it knows, and the place of the answer."""
+
+    rank: int
+    call: Call
+    life: ShardLife
+    ticket: Ticket
+    place: int
+    on_lost: Callable[[int], object]
+
+    def answer(self, reply: Any) -> None:
+        self.ticket.put(self.place, reply)
+
+    def lose(self) -> None:
+        """The caller is told that the shard is gone, unless it was answered before."""
+        if self.place in self.ticket.missing:
+            self.on_lost(self.call.shard)
+            self.ticket.put(self.place, ShardLost("the connection broke", where=f"shard {self.call.shard}"))
+
+
+def exchanges(
+    rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
+) -> tuple[Ticket, list[Exchange]]:
+    """The ticket of one Send, and what it is made of."""
+    ticket = Ticket([None] * len(calls), set(range(len(calls))))
+    pairs = enumerate(zip(calls, lives, strict=True))
+    return ticket, [Exchange(rank, call, life, ticket, place, on_lost) for place, (call, life) in pairs]
+
+
 class Transport(Protocol):
     """Times and calls. A `then` is called when that much simulated time is over, `begin` may be called at once."""
 
@@ -129,30 +159,25 @@ class Network:
     def send(
         self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
     ) -> Ticket:
-        ticket = Ticket([None] * len(calls), set(range(len(calls))))
-        for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
-            self._send(ticket, place, call, life, on_lost)
+        ticket, sent = exchanges(rank, calls, lives, on_lost)
+        for exchange in sent:
+            self._send(exchange)
         return ticket
 
-    def _send(self, ticket: Ticket, place: int, call: Call, life: ShardLife, on_lost: Callable[[int], object]) -> None:
-        draw, weather = self._random.random(), self._weather
-
-        def lose() -> None:
-            if place in ticket.missing:
-                on_lost(call.shard)
-                ticket.put(place, ShardLost("the connection broke", where=f"shard {call.shard}"))
+    def _send(self, exchange: Exchange) -> None:
+        draw, weather, life, call = self._random.random(), self._weather, exchange.life, exchange.call
 
         def answer(reply: Any) -> None:
             if reply is None and not life.alive:
-                lose()
+                exchange.lose()
             else:
-                ticket.put(place, reply)
+                exchange.answer(reply)
 
         def drop(reply: Any) -> None:
             """The answer is lost on its way."""
 
         if draw < weather.lost:
-            self._clock.after(GIVE_UP_SECONDS * self._random.random(), lose)
+            self._clock.after(GIVE_UP_SECONDS * self._random.random(), exchange.lose)
             if draw < weather.lost * 2 / 3:  # it arrives all the same, and perhaps much later
                 late = GIVE_UP_SECONDS * 4 * self._random.random() if draw < weather.lost / 3 else self.delay()
                 self._clock.after(late, lambda: self.serve(life, call, drop))

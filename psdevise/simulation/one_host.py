@@ -17,11 +17,11 @@ from typing import Any, Literal
 from psdevise.server.protocol import Version
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.hardware import Desk, Processor, Then
-from psdevise.simulation.network import ShardLife, Ticket, answer_of
+from psdevise.simulation.network import Exchange, ShardLife, Ticket, answer_of, exchanges
 from psdevise.simulation.options import SimulateOptions
 from psdevise.simulation.sizes import Sizes, Stepping
 from psdevise.simulation.witness import Witness
-from psdevise.worker.effects import Call, ShardLost
+from psdevise.worker.effects import Call
 
 ATTEMPTS, PATIENCE_SECONDS = 3, 0.02  # as runtime.local
 
@@ -38,7 +38,6 @@ class OneHost:
         self._locks: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
         self._changing: set[int] = set()
         self._links: dict[tuple[int, int], _Link] = defaultdict(_Link)
-        self.torn = 0
 
     def busy(self) -> dict[str, list[float]]:
         """Seconds of use so far, of each of what may be the bottleneck."""
@@ -94,34 +93,30 @@ class OneHost:
     def send(
         self, rank: int, calls: tuple[Call, ...], lives: list[ShardLife], on_lost: Callable[[int], object]
     ) -> Ticket:
-        ticket = Ticket([None] * len(calls), set(range(len(calls))))
-        pulls: list[_Exchange] = []
-        for place, (call, life) in enumerate(zip(calls, lives, strict=True)):
-            exchange = _Exchange(ticket, place, call, life, self._links[rank, life.incarnation], on_lost)
-            if call.method == "pull":
-                pulls.append(exchange)
-            else:
+        ticket, sent = exchanges(rank, calls, lives, on_lost)
+        pulls = [exchange for exchange in sent if exchange.call.method == "pull"]
+        for exchange in sent:
+            if exchange.call.method != "pull":
                 self._push(exchange)
         if pulls:
             ticket.begin = lambda: self._pull_in_order(iter(pulls))
         return ticket
 
-    def _pull_in_order(self, pulls: Iterator[_Exchange]) -> None:
+    def _pull_in_order(self, pulls: Iterator[Exchange]) -> None:
         """One shard after the other, as `runtime.wire` receives."""
         exchange = next(pulls, None)
         if exchange is not None:
-            exchange.link.after_pushes(
-                self._clock, lambda: self._copy(exchange, 0, partial(self._pull_in_order, pulls))
-            )
+            copy = lambda: self._copy(exchange, 0, partial(self._pull_in_order, pulls))  # noqa: E731
+            self._link(exchange).after_pushes(self._clock, copy)
 
-    def _copy(self, exchange: _Exchange, attempt: int, then: Then) -> None:
+    def _copy(self, exchange: Exchange, attempt: int, then: Then) -> None:
         life = exchange.life
         before = life.shard.version
         if not life.alive:
             exchange.lose()
             then()
         elif before == exchange.call.arguments[1]:
-            exchange.answer(self._witness)
+            self._answer(exchange)
             then()
         elif attempt == ATTEMPTS or life.incarnation in self._changing:  # then all attempts fail at once
             self._hold(exchange, then)
@@ -129,21 +124,20 @@ class OneHost:
             seconds = self._costs.copy_gb * self._sizes.pull(moved=True)
             self._cores.run(seconds, partial(self._copied, exchange, attempt, before, then), memory=True)
 
-    def _copied(self, exchange: _Exchange, attempt: int, before: Version, then: Then) -> None:
+    def _copied(self, exchange: Exchange, attempt: int, before: Version, then: Then) -> None:
         life = exchange.life
         if life.incarnation in self._changing or life.shard.version != before:
-            self.torn += 1
             self._copy(exchange, attempt + 1, then)
         else:
-            exchange.answer(self._witness)
+            self._answer(exchange)
             then()
 
-    def _hold(self, exchange: _Exchange, then: Then) -> None:
+    def _hold(self, exchange: Exchange, then: Then) -> None:
         """The shard holds still while the worker copies."""
 
         def serve(leave: Then) -> None:
             def copied() -> None:
-                exchange.answer(self._witness)
+                self._answer(exchange)
                 leave()
                 then()
 
@@ -151,7 +145,7 @@ class OneHost:
 
         self._cores.run(self._costs.serve, lambda: self._locks[exchange.life.incarnation].enter(serve))
 
-    def _push(self, exchange: _Exchange) -> None:
+    def _push(self, exchange: Exchange) -> None:
         life, costs, size = exchange.life, self._costs, self._sizes.push
 
         def serve(leave: Then) -> None:
@@ -161,14 +155,23 @@ class OneHost:
 
             def done() -> None:
                 self._changing.discard(life.incarnation)
-                exchange.answer(self._witness)
-                exchange.link.answered()
+                self._answer(exchange)
+                self._link(exchange).answered()
                 leave()
 
             self._cores.run(costs.check_gb * size if life.alive else 0.0, change, memory=True)
 
-        exchange.link.open += 1
+        self._link(exchange).open += 1
         self._cores.run(costs.serve, lambda: self._locks[life.incarnation].enter(serve))
+
+    def _answer(self, exchange: Exchange) -> None:
+        if exchange.life.alive:
+            exchange.answer(answer_of(exchange.life, exchange.call, self._witness))
+        else:
+            exchange.lose()
+
+    def _link(self, exchange: Exchange) -> _Link:
+        return self._links[exchange.rank, exchange.life.incarnation]
 
 
 @dataclass
@@ -198,26 +201,3 @@ class _Link:
 
         self.waiting.append(go_on)
         clock.after(PATIENCE_SECONDS, go_on)
-
-
-@dataclass
-class _Exchange:
-    """One call of a worker, and where its answer goes."""
-
-    ticket: Ticket
-    place: int
-    call: Call
-    life: ShardLife
-    link: _Link
-    on_lost: Callable[[int], object]
-
-    def answer(self, witness: Witness) -> None:
-        if self.life.alive:
-            self.ticket.put(self.place, answer_of(self.life, self.call, witness))
-        else:
-            self.lose()
-
-    def lose(self) -> None:
-        if self.place in self.ticket.missing:
-            self.on_lost(self.call.shard)
-            self.ticket.put(self.place, ShardLost("the connection broke", where=f"shard {self.call.shard}"))
