@@ -82,7 +82,6 @@ def simulate(
     psdevise simulate --calibrate scale.json
     """
     from psdevise import config as configuration
-    from psdevise import store
     from psdevise.simulation.grid import Grid
     from psdevise.simulation.options import SimulateOptions
 
@@ -101,17 +100,16 @@ def simulate(
     else:
         base = configuration.load(SimulateOptions, config, overrides)
     runs = Grid(workers, shards, n_push, compression, gbit, rates).of(base)
-    found = _run_all(runs)
-    if json_path is not None:
-        rows = [configuration.plain(o) | {"outcome": asdict(r) | {"busiest": r.busiest}} for o, r in found]
-        store.write_json(json_path, rows)
-    console.print(_table(found))
+    console.print(_table(_run_all(runs, json_path)))
 
 
-def _run_all(runs: list[SimulateOptions]) -> list[tuple[SimulateOptions, Outcome]]:
+def _run_all(runs: list[SimulateOptions], json_path: str | None) -> list[tuple[SimulateOptions, Outcome]]:
+    """Whatever ends it, the file has what was found so far."""
+    from psdevise import config as configuration
+    from psdevise import store
     from psdevise.simulation.scale import simulate as run
 
-    found = []
+    found, rows = [], []
     with _progress() as bar:
         task = bar.add_task("", total=float(len(runs)))
         for i, options in enumerate(runs):
@@ -123,7 +121,11 @@ def _run_all(runs: list[SimulateOptions]) -> list[tuple[SimulateOptions, Outcome
                     task, completed=i + done / of, description=f"{what}: {done:,} of {of:,} steps, {rate:,.0f}/s"
                 )
 
-            found.append((options, run(options, on_progress)))
+            outcome = run(options, on_progress)
+            found.append((options, outcome))
+            rows.append(configuration.plain(options) | {"outcome": asdict(outcome) | {"busiest": outcome.busiest}})
+            if json_path is not None:
+                store.write_json(json_path, rows)
     return found
 
 
@@ -145,7 +147,7 @@ def _table(found: list[tuple[SimulateOptions, Outcome]]) -> Table:
         "efficiency": lambda o, r: f"{r.efficiency:.0%}",
         "lag (95 %)": lambda o, r: f"{r.lag:.1f} ({r.lag_p95:.0f})",
         "busiest": lambda o, r: f"{r.busiest} {r.used.get(r.busiest, 0):.0%}",
-        "to target": lambda o, r: "not reached" if r.seconds_to_target is None else f"{r.seconds_to_target:,.4g} s",
+        "to target": lambda o, r: _reached(r),
         "updates": lambda o, r: f"{r.updates:,}",
         "deaths": lambda o, r: f"{r.deaths:,}",
         "rolled back": lambda o, r: f"{r.rolled_back:,}",
@@ -164,6 +166,12 @@ def _table(found: list[tuple[SimulateOptions, Outcome]]) -> Table:
     for o, r in found:
         table.add_row(*(cell(o, r) for name, cell in columns.items() if name in shown))
     return table
+
+
+def _reached(outcome: Outcome) -> str:
+    if outcome.seconds_to_target is None:
+        return "diverged" if outcome.diverged else "not reached"
+    return f"{outcome.seconds_to_target:,.4g} s"
 
 
 def _calibrate(path: str, json_path: str | None) -> None:

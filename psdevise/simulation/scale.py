@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
+from psdevise.errors import Diverged
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.cluster import SimulatedJob
 from psdevise.simulation.disk import SimulatedDisk
@@ -39,7 +39,8 @@ class Outcome:
         lag, lag_p95: updates between a gradient's parameters and its own update, mean and 95th percentile.
         used: what may be the bottleneck → the share of the time in which the most used of that name was in use.
         seconds_to_target: simulated, from the first step on; None if there is no target or it was not reached.
-        loss, updates: at the end of the run, of all its steps.
+        loss: when it was last looked at; diverged: it was not finite any more, and that ended the run.
+        updates: in the whole run.
         deaths: of workers and shards; rolled_back: updates that restored shards had lost, summed over shards;
             repeated: batches of slices that died with their workers, at most that many were computed twice.
     """
@@ -51,6 +52,7 @@ class Outcome:
     used: dict[str, float]
     seconds_to_target: float | None
     loss: float | None
+    diverged: bool
     updates: int
     deaths: int
     rolled_back: int
@@ -68,7 +70,7 @@ def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] =
         on_progress: called with (steps so far, steps at most).
 
     Raises:
-        PsdeviseError: as the product raises it: WorkerLost where nothing lives long enough, Diverged.
+        PsdeviseError: as the product raises it.
     """
     SimulatedDisk.reset()
     task, clock, random = _task(options), Clock(), Random(options.seed)
@@ -92,9 +94,14 @@ def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] =
         max_restarts=MANY,
     )
     faults = _faults(options, Random(f"{options.seed} faults"))
-    with suppress(Enough):
+    diverged = False
+    try:
         train(job, random, faults=faults, witness=meter, limit=FOREVER, hosts=(clock, transport))
-    rate = meter.steps / meter.seconds
+    except Enough:
+        pass
+    except Diverged:
+        diverged = True
+    rate = meter.steps / max(meter.seconds, 1e-12)
     return Outcome(
         rate,
         rate * options.costs.compute / options.workers,
@@ -102,6 +109,7 @@ def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] =
         meter.used,
         meter.reached,
         meter.loss,
+        diverged,
         meter.updates,
         sum(fault.at <= clock.now for fault in faults),
         meter.rolled_back,

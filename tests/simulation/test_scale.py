@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from psdevise import config, store
+from psdevise.cli.main import exit_code
 from psdevise.errors import BenchmarkFailed, ConfigError, DataError
 from psdevise.simulation import calibrate
 from psdevise.simulation.grid import Grid
@@ -166,6 +167,13 @@ def test_lag_makes_updates_worth_less() -> None:
     assert many.updates > 1.2 * few.updates
 
 
+def test_a_loss_that_is_not_finite_any_more_ends_the_run_and_not_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SmallModel, "gradient", lambda *arguments: ({}, {"examples": 1.0, "loss": float("nan")}))
+    found = ran(learning=LearningOptions(target=0.1))
+    assert found.diverged
+    assert found.seconds_to_target is None
+
+
 # ------------------------------------------------------------------ failures
 
 
@@ -205,7 +213,24 @@ def test_the_same_seed_gives_the_same_outcome() -> None:
     assert simulate(options) != simulate(replace(options, seed=1))
 
 
-# ------------------------------------------------------------------ options, calibration
+# ------------------------------------------------------------------ command, options, calibration
+
+
+def test_the_command_shows_what_is_varied_and_writes_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "found.json")
+    arguments = ["--workers", "1,2", "--set", "steps=3", "--set", "costs.compute=0.25", "--json", path]
+    assert exit_code(["simulate", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "efficiency" in shown
+    assert "Gbit/s" not in shown
+    rows = store.read_json(path)
+    assert [r["workers"] for r in rows] == [1, 2]
+    expected = simulate(replace(SimulateOptions(), steps=3, costs=CostOptions(compute=0.25)))
+    assert rows[1]["outcome"]["steps_per_second"] == expected.steps_per_second
+    for wrong in (["--workers", "0"], ["--gbit", "x"], ["--calibrate", path, "--workers", "2"]):
+        assert exit_code(["simulate", *wrong]) == 2
+    assert exit_code(["simulate", "--calibrate", path]) == 1
+    assert "no figures of bench scale" in capsys.readouterr().err
 
 
 def test_a_grid_has_every_combination() -> None:
