@@ -230,7 +230,7 @@ def test_the_command_shows_what_is_varied_and_writes_all(tmp_path: Path, capsys:
     for wrong in (["--workers", "0"], ["--gbit", "x"], ["--calibrate", path, "--workers", "2"]):
         assert exit_code(["simulate", *wrong]) == 2
     assert exit_code(["simulate", "--calibrate", path]) == 1
-    assert "no figures of bench scale" in capsys.readouterr().err
+    assert "DataError" in capsys.readouterr().err
 
 
 def test_a_grid_has_every_combination() -> None:
