@@ -181,7 +181,6 @@ def coverage(vectors: WordVectors, labels: LabelSpace, cut: Callable[[str], str]
     return rows
 
 
-
 def find(vectors: WordVectors, word: str) -> int | None:
     """The row of a word as it stands, or in lower case."""
     return vectors.index.get(word, vectors.index.get(word.lower()))

@@ -160,7 +160,7 @@ def test_pss_is_of_a_process_and_0_of_none() -> None:
 
 
 def test_a_job_is_watched_to_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "object_store", lambda: 0)
+    monkeypatch.setattr(memory, "object_store_bytes", lambda: 0)
     plan = memory.Plan(1.0, 60, 0.1)
     samples = memory.measure(plan, Watched())
     assert samples.errors == 0
