@@ -154,7 +154,7 @@ def scatter(
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 × 10^n apart) that enclose low … high."""
-    span = high - low if high > low else max(abs(high), 1.0)
+    span = high - low if high - low > 1e-300 else max(abs(high), 1.0)  # below that a fifth of it may be 0
     rough = span / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
