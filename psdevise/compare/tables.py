@@ -47,6 +47,7 @@ class Comparison:
         self.splits: list[str] = [s.name for s in found["splits"] if s.name.rsplit("_", 1)[0] == kind]
         self.keys = [entry.key for entry in found["entries"]]
         self._arrays: dict[tuple[str, str], Arrays] = found["arrays"]
+        self.calibrated: bool = found.get("calibrated", True)
         self._rows = [row for row in found["rows"] if row["split"] in set(self.splits)]
         self.draws = [key for key in self.keys if key == "random-default" or key.startswith("random-draw ")]
         self.shown = [key for key in self.keys if key not in self.draws[1:]]
@@ -126,8 +127,13 @@ def _systems(comparison: Comparison) -> list[str]:
 
 def _generalised(comparison: Comparison) -> list[str]:
     lines = [
-        "Seen and unseen pictures among all classes. The calibration bias was chosen on validation pictures with the"
-        " system trained without ten tuning classes. *unknown: AUROC*: how well a low best score among seen classes"
+        "Seen and unseen pictures among all classes. "
+        + (
+            "The calibration bias was chosen on validation pictures with the system trained without ten tuning classes."
+            if comparison.calibrated
+            else "No calibration bias was chosen, so that no figure here is calibrated."
+        )
+        + " *unknown: AUROC*: how well a low best score among seen classes"
         " tells unseen pictures; *named k %*: hit@1 of the k % of highest best score, the others answered “unknown”."
         " Mean over splits, ± standard deviation.",
         "",

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load as load_safetensors
 from torch import nn
 
@@ -23,15 +22,15 @@ from psdevise.compare.frozen import OnProgress
 from psdevise.compare.lessons import Entry, Ground, collect, fill
 from psdevise.compare.measure import HIT_K, HP_K
 from psdevise.data import features
-from psdevise.data.features import Features
-from psdevise.data.pictures import PictureTable, decode
+from psdevise.data.pictures import PictureTable
 from psdevise.errors import ConfigError, DataError
 from psdevise.evaluation.evaluate import EvaluationOptions, Setting
 from psdevise.labels.split import Split
-from psdevise.models.core import CoreOptions, normalise
+from psdevise.models.core import CoreOptions
 from psdevise.orchestrator.artifacts import Artifact, Artifacts
 from psdevise.orchestrator.options import RunOptions
 from psdevise.orchestrator.prepare import label_space, label_vectors, load_hierarchy, prepared, split_of
+from psdevise.phases import features as features_phase
 from psdevise.phases.features import validation_path
 from psdevise.phases.joint import load_devise, random_vectors, unit_vectors
 from psdevise.phases.visual import load_softmax
@@ -44,7 +43,6 @@ from psdevise.systems.recipe import Known, Learned, Recipe, load_recipe
 from psdevise.systems.socher import Socher
 from psdevise.systems.wsabie import Wsabie
 
-BATCH, READ = 250, 500
 UNABLE = ("softmax", "wsabie", "logistic")  # to name what they have not seen
 JOINT = ("devise", "random", "l2")
 TUNED = "fine-tuned"
@@ -262,21 +260,11 @@ def _write(
     what: str,
 ) -> None:
     """The module's outputs for the pictures that stood at row `first` of their source or behind it."""
-    wanted = table.source_rows() >= first
-    module.eval()
-    parts: list[Features] = []
-    for start in range(0, table.rows, READ):
-        stop = min(start + READ, table.rows)
-        on_progress(start, table.rows, what)
-        if not wanted[start:stop].any():
-            continue
-        kept = [picture for picture in table.read(start, stop) if wanted[picture.row]]
-        pixels = np.stack([decode(picture.data, core.size) for picture in kept])
-        with torch.inference_mode():
-            values = [
-                module(normalise(pixels[i : i + BATCH], core)).float().numpy() for i in range(0, len(kept), BATCH)
-            ]
-        parts.append(Features([p.id for p in kept], np.concatenate(values), [p.labels for p in kept]))
+
+    def progress(done: int, of: int) -> None:
+        on_progress(done, of, what)
+
+    parts = [part for part, _ in features_phase.compute(table, module, core, progress, first)]
     features.write(path, parts, parts[0].dim)
 
 

@@ -37,7 +37,7 @@ def write(
     kept: list[Features] = []
 
     def training() -> Iterator[Features]:
-        for part, rows in _compute(table, core, options, on_progress):
+        for part, rows in compute(table, core, options, on_progress):
             back = held_back[rows]
             kept.append(_pick(part, np.flatnonzero(back)))
             yield _pick(part, np.flatnonzero(~back))
@@ -46,15 +46,23 @@ def write(
     features.write(validation_path(path), kept, width)
 
 
-def _compute(
-    table: PictureTable, core: nn.Module, options: CoreOptions, on_progress: Callable[[int, int], None]
+def compute(
+    table: PictureTable,
+    core: nn.Module,
+    options: CoreOptions,
+    on_progress: Callable[[int, int], None],
+    first: int = 0,
 ) -> Iterator[tuple[Features, list[int]]]:
-    """The core's outputs for all rows, in parts, with their row numbers; broken pictures are left out."""
+    """The core's outputs for all rows that stood at `first` of their source or behind it, in parts, with their row
+    numbers; broken pictures are left out."""
     core.eval()
+    wanted = table.source_rows() >= first
     for start in range(0, table.rows, ROWS):
         stop = min(start + ROWS, table.rows)
         ids, labels, pixels, rows = [], [], [], []
-        for picture in table.read(start, stop):
+        for picture in table.read(start, stop) if wanted[start:stop].any() else ():
+            if not wanted[picture.row]:
+                continue
             try:
                 pixels.append(decode(picture.data, options.size))
             except DataError:

@@ -60,7 +60,7 @@ class ManyHosts:
         return self._options.hosts.latency
 
     def start_seconds(self, role: Literal["worker", "shard"]) -> float:
-        return self._costs.start + (self._costs.disk_gb * self._sizes.state if role == "shard" else 0.0)
+        return self._sizes.start_seconds(role)
 
     def compute(self, rank: int, then: Then) -> None:
         self._step(self._worker(rank).cores, then)

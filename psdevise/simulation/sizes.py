@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from psdevise.server.protocol import Pulled
 from psdevise.simulation.clock import Clock
@@ -20,13 +20,17 @@ class Sizes:
     """
 
     def __init__(self, options: SimulateOptions) -> None:
-        model, shards = options.model, options.shards
+        model, shards, self._costs = options.model, options.shards, options.costs
         adagrad = options.downpour.local_step == "adagrad"
         self._dense = model.dense_mb / 1e3 / shards * (2 if adagrad else 1)  # the accumulators come along
         self._rows = model.rows_mb / 1e3 / shards
         self.push = (model.dense_mb + model.rows_mb) / 1e3 / shards
         self.state = (2 * model.dense_mb + model.tables_mb) / 1e3 / shards
         self.packed = model.bytes_per_value / 4
+
+    def start_seconds(self, role: Literal["worker", "shard"]) -> float:
+        """Of a process; a shard also reads its state."""
+        return self._costs.start + (self._costs.disk_gb * self.state if role == "shard" else 0.0)
 
     def pull(self, moved: bool) -> float:
         """`moved`: the shard has a newer version than the caller."""
