@@ -11,6 +11,10 @@ import struct
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from psdevise.errors import BadMessage, PsdeviseError
+
 Connected: TypeAlias = "Connection[Any, Any]"
 
 
@@ -27,13 +31,19 @@ def send(connection: Connected, message: Any) -> None:
 def receive(connection: Connected) -> Any:
     """
     Raises:
-        EOFError: the other end is gone.
+        EOFError, OSError: the other end is gone.
+        BadMessage: what came is no message; what comes next cannot be told from it.
     """
     head = connection.recv_bytes()
-    (count,) = struct.unpack_from("<I", head)
-    sizes = struct.unpack_from(f"<{count}Q", head, 4)
-    buffers = [bytearray(n) for n in sizes]
-    for buffer in buffers:
-        if buffer:
-            connection.recv_bytes_into(buffer)
-    return pickle.loads(memoryview(head)[4 + 8 * count :], buffers=buffers)
+    try:
+        (count,) = struct.unpack_from("<I", head)
+        sizes = struct.unpack_from(f"<{count}Q", head, 4)
+        buffers = [np.empty(n, np.uint8) for n in sizes]  # unlike bytearrays, not filled with zeros first
+        for buffer in buffers:
+            if buffer.size and connection.recv_bytes_into(buffer) != buffer.size:
+                raise BadMessage("a part is shorter than was announced")
+        return pickle.loads(memoryview(head)[4 + 8 * count :], buffers=buffers)
+    except (OSError, PsdeviseError):
+        raise
+    except Exception as e:  # a pickle may raise anything
+        raise BadMessage(f"{type(e).__name__}: {e}") from e

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from psdevise import errors
+from psdevise.runtime.failures import from_coordinator
 from psdevise.runtime.local import LocalLink
 from psdevise.runtime.segment import Gradients
 from psdevise.worker.effects import Call, ShardLost
@@ -65,7 +66,7 @@ class Wire:
     def __init__(self, coordinator: Any, namespace: str, gradients: Gradients | None, deadline: float) -> None:
         self._coordinator, self._namespace, self._deadline = coordinator, namespace, deadline
         self._gradients = gradients
-        self._names: list[str] = ray.get(coordinator.shards.remote(), timeout=deadline)
+        self._names: list[str] = from_coordinator(coordinator.shards.remote(), deadline)
         self._links: dict[int, Link] = {}
 
     def send(self, calls: tuple[Call, ...]) -> list[Any]:
@@ -107,7 +108,7 @@ class Wire:
         return self._links[shard]
 
     def _connect(self, shard: int) -> Link:
-        self._names = ray.get(self._coordinator.shards.remote(), timeout=self._deadline)
+        self._names = from_coordinator(self._coordinator.shards.remote(), self._deadline)
         try:
             handle = ray.get_actor(self._names[shard], self._namespace)
             address: Any = ray.get(handle.address.remote(), timeout=self._deadline)
@@ -115,7 +116,9 @@ class Wire:
             raise ShardLost(str(e).splitlines()[0]) from e
         if address is not None and self._gradients is not None:
             try:
-                return LocalLink(address, self._gradients)
+                return LocalLink(address, self._gradients, self._deadline)
             except (ConnectionRefusedError, EOFError):  # it is on another machine, or not ours to use
                 pass
+            except (OSError, errors.BadMessage) as e:
+                raise ShardLost(f"it does not speak: {e}") from e
         return RayLink(handle)
