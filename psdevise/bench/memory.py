@@ -257,7 +257,9 @@ def object_store() -> int:
 
     if not ray.is_initialized():
         return 0
-    return int(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
+    (here,) = [n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id()]
+    stats = node_stats(here["NodeManagerAddress"], here["NodeManagerPort"], include_memory_info=False)
+    return int(stats.store_stats.object_store_bytes_used)
 
 
 class TorchOnly:

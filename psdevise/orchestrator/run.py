@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from io import FileIO
 from types import FrameType
 from typing import Any
 
@@ -147,7 +149,8 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
     lock = threading.Lock()
     # Object stores cannot append: there the journal is held and written as a whole, now and then.
     lines = [] if store.is_local(path) or not fs.exists(inside) else store.read_text(path).splitlines()
-    file = open(inside, "a", encoding="utf-8") if store.is_local(path) else None  # noqa: SIM115
+    with store.explained(path):
+        file = _appended(inside) if store.is_local(path) else None
     written = time.monotonic()
 
     def emit(event: Event) -> None:
@@ -156,8 +159,8 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
             line = json.dumps({"time": time.time(), **events.to_plain(event)})
             if file is not None:
                 with store.explained(path):
-                    file.write(line + "\n")
-                    file.flush()
+                    if file.write(whole := line.encode() + b"\n") != len(whole):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             else:
                 lines.append(line)
                 if time.monotonic() - written > 30 or isinstance(event, RunFinished):
@@ -176,6 +179,17 @@ def _journal(folder: str, options: RunOptions, on_event: Listener | None) -> Ite
     finally:
         if file is not None:
             file.close()
+
+
+def _appended(path: str) -> FileIO:
+    """Without a buffer, which on a full disk could not be closed either; what follows begins a line of its own, also
+    where a driver died while it wrote its last one."""
+    file = open(path, "ab+", buffering=0)  # noqa: SIM115
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
 
 
 @contextmanager
