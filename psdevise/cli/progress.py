@@ -102,7 +102,8 @@ class Display:
             case events.Notice(phase, text):
                 self._say("!", "yellow", phase, text)
             case events.Restarted(phase, role, rank, _, reason, examples):
-                lost = f" ({short(examples)} examples again)" if examples else ""
+                what = "again" if role == "worker" else "taken back"
+                lost = f" ({short(examples)} examples {what})" if examples else ""
                 self._say("!", "yellow", phase, f"{role} {rank} was restarted{lost}: {reason}")
             case _:
                 pass

@@ -83,8 +83,9 @@ def log_event(event: Event) -> None:
             logger.info("%s %s", phase, "is reused" if reused else f"ended after {seconds:.1f} s")
         case SnapshotWritten(phase, number, seconds):
             logger.info("%s: snapshot %d in %.2f s", phase, number, seconds)
-        case Restarted(phase=phase, role=role, rank=rank, incarnation=incarnation, reason=reason):
-            logger.warning("%s: %s %d is incarnation %d now: %s", phase, role, rank, incarnation, reason)
+        case Restarted(phase, role, rank, incarnation, reason, examples):
+            what = f"{examples} examples {'again' if role == 'worker' else 'taken back'}"
+            logger.warning("%s: %s %d is incarnation %d now, %s: %s", phase, role, rank, incarnation, what, reason)
         case Notice(phase, text):
             logger.warning("%s: %s", phase, text) if phase else logger.info("%s", text)
         case RunFinished(seconds=seconds):

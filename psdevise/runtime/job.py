@@ -33,6 +33,9 @@ class ClusterOptions:
     lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
     max_restarts: int = option(20, "deaths of workers and shards in one phase before the run gives up", low=0)
+    max_bad_gradients: int = option(
+        10, "gradients of one worker that may be refused (not finite, wrong shape) before it is replaced", low=1
+    )
     read_ahead: int = option(4, "batches that are read and decoded ahead of the compute", low=1)
 
     def __post_init__(self) -> None:

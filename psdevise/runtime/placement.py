@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from psdevise.errors import ResourceError
 from psdevise.runtime.job import ClusterOptions
@@ -135,6 +135,11 @@ def missing(group: Group, nodes: list[dict[str, Any]], free: dict[str, float]) -
             return f"{_amount(name, amount)} wanted, {_amount(name, free.get(name, 0.0))} free: others hold the rest"
     want = ", ".join(_amount(name, amount) for name, amount in group.bundles[0].items())
     return f"no node has {want} free at once for each of {len(group.bundles)}"
+
+
+def beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """On the driver's own node, for what could not outlive it anyway: else another node's end would be the run's."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def hosts(role: str, addresses: list[str]) -> str:

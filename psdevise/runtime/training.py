@@ -16,14 +16,15 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from psdevise.errors import DeadlineExceeded, ResourceError
+from psdevise.errors import DeadlineExceeded, ResourceError, WorkerLost
 from psdevise.events import Listener, Notice
+from psdevise.monitor.logs import logger
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
-from psdevise.runtime.failures import cause
+from psdevise.runtime.failures import cause, from_coordinator
 from psdevise.runtime.job import Interrupt, Job, Trained
-from psdevise.runtime.placement import Placement, gpus_of, hosts, shard_bytes
+from psdevise.runtime.placement import Placement, beside_the_driver, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
 from psdevise.server import snapshot
 from psdevise.server.incarnations import Incarnations
@@ -51,13 +52,16 @@ class OnRay:
             job.downpour.bound,
             job.cluster.snapshot_seconds,
             job.cluster.max_restarts,
+            job.cluster.max_bad_gradients,
         )
         supervisor = Supervisor(hands, terms, layout, Incarnations(job.incarnations), start, on_event, hands.show)
         try:
             hands.start_coordinator(list(task.slices), task.epochs, start.coordinator)
             supervisor.start()
             status = supervisor.watch(interrupt.is_set)
-            return Trained(snapshot.gather(layout, hands.states()), status["audit"], meter.bill())
+            # From the last snapshot, which nobody's death can take away any more.
+            found = snapshot.load_all(start.folder, supervisor.manifest)
+            return Trained(snapshot.gather(layout, found), status["audit"], meter.bill())
         finally:
             hands.end()
 
@@ -107,7 +111,7 @@ class _Hands:
         name = self._name("coordinator")
         self._coordinator = (
             ray.remote(CoordinatorActor)
-            .options(num_cpus=0, name=name, namespace=self._namespace)
+            .options(num_cpus=0, name=name, namespace=self._namespace, scheduling_strategy=beside_the_driver())
             .remote(
                 slices,
                 epochs,
@@ -123,7 +127,7 @@ class _Hands:
         )
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        return self._got(self._coordinator.ask.remote(method, *arguments), "coordinator")
+        return self._from_coordinator(self._coordinator.ask.remote(method, *arguments))
 
     # ------------------------------------------------------------------ shards
 
@@ -132,27 +136,23 @@ class _Hands:
         found: dict[int, Any] = {}
         for index, ref in refs.items():
             try:
-                found[index] = self._got(ref, f"shard-{index}")
+                found[index] = self._from_shard(index, ref)
             except RayError as e:
                 found[index] = Lost(str(e).splitlines()[0])
         return found
 
     def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
         for index, incarnation in incarnations.items():
+            if index in self._shards:  # one that only could not be reached must not go on beside the new one
+                ray.kill(self._shards[index])
             name = self._name(f"shard-{index}-{incarnation}")
             self._shards[index] = self._make_shard(index, incarnation, name, dict(manifest))
             self._names[index] = name
-        addresses = self._placed([self._shards[i].where.remote() for i in incarnations], "shards")
-        self._hosts |= dict(zip(incarnations, addresses, strict=True))
+        self._hosts |= self._placed({i: self._shards[i].where.remote() for i in incarnations}, "shards")
 
     def announce(self) -> None:
         names = [self._names[i] for i in range(self._layout.shards)]
-        self._got(self._coordinator.announce.remote(names), "coordinator")
-
-    def states(self) -> list[Any]:
-        """The shards' whole states, at the end of the phase."""
-        refs = [self._shards[i].dense.remote() for i in range(self._layout.shards)]
-        return [self._got(ref, f"shard-{i}") for i, ref in enumerate(refs)]
+        self._from_coordinator(self._coordinator.announce.remote(names))
 
     def _make_shard(self, index: int, incarnation: int, name: str, manifest: dict[str, Any]) -> Any:
         job = self._job
@@ -169,10 +169,10 @@ class _Hands:
             self._workers[rank] = _Life(rank, incarnation, self._make_worker(rank, incarnation), None)
 
     def await_workers(self) -> None:
-        addresses = self._placed([life.handle.where.remote() for life in self._workers.values()], "workers")
-        if len({*addresses, *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
+        found = self._placed({rank: life.handle.where.remote() for rank, life in self._workers.items()}, "workers")
+        if len({*found.values(), *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
             self._on_event(Notice(self._job.phase, hosts("shards", [self._hosts[i] for i in sorted(self._hosts)])))
-            self._on_event(Notice(self._job.phase, hosts("workers", addresses)))
+            self._on_event(Notice(self._job.phase, hosts("workers", [found[i] for i in sorted(found)])))
 
     def run_worker(self, rank: int) -> None:
         job, life = self._job, self._workers[rank]
@@ -206,9 +206,12 @@ class _Hands:
             self._peak("worker", ray.get(life.result)["peak_bytes"])
         except RayTaskError as e:
             raised = cause(e)
-            if not isinstance(raised, Replaced):
+            if isinstance(raised, WorkerLost):  # has it gone, the next question to it says so
+                reason = f"it did not reach the coordinator: {raised.what}"
+            elif isinstance(raised, Replaced):
+                reason = "its lease ran out"
+            else:
                 raise raised from e
-            reason = "its lease ran out"
         except RayError as e:
             reason = str(e).splitlines()[0]
         return Ended(life.rank, life.incarnation, reason)
@@ -237,28 +240,40 @@ class _Hands:
 
     # ------------------------------------------------------------------ waiting
 
-    def _got(self, ref: Any, who: str) -> Any:
+    def _from_coordinator(self, ref: Any) -> Any:
+        return from_coordinator(ref, self._job.downpour.deadline, self._name("coordinator"))
+
+    def _from_shard(self, index: int, ref: Any) -> Any:
         deadline = self._job.downpour.deadline
         try:
             return ray.get(ref, timeout=deadline)
         except GetTimeoutError as e:
-            raise DeadlineExceeded(f"no answer within {deadline:g} s", where=self._name(who)) from e
+            where = f"{self._name(f'shard-{index}')} on {self._hosts.get(index, 'a node that is gone')}"
+            raise DeadlineExceeded(
+                f"no answer within {deadline:g} s", where=where, mend="raise downpour.deadline"
+            ) from e
         except RayTaskError as e:
             raise cause(e) from e
 
-    def _placed(self, refs: list[Any], role: str) -> list[Any]:
-        """The answers of actors that have just been made: they are there, and their __init__ is through."""
+    def _placed(self, refs: dict[int, Any], role: str) -> dict[int, str]:
+        """Where actors are that have just been made, but for those that have died since."""
         timeout = self._job.cluster.start_timeout
-        try:
-            return ray.get(refs, timeout=timeout)
-        except GetTimeoutError as e:
+        _, late = ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout)
+        if late:
             raise ResourceError(
                 f"the {role} have their place, but did not start within {timeout:g} s",
                 where=self._job.phase,
                 mend="raise cluster.start_timeout if nodes are slow to install what the job brings along",
-            ) from e
-        except RayError as e:
-            raise cause(e) from e
+            )
+        found: dict[int, str] = {}
+        for index, ref in refs.items():
+            try:
+                found[index] = ray.get(ref)
+            except RayTaskError as e:
+                raise cause(e) from e
+            except RayError as e:
+                logger.warning("%s %d died while it started: %s", role, index, str(e).splitlines()[0])
+        return found
 
     def _name(self, role: str) -> str:
         return f"{self._job.run}/{self._job.phase}/{role}"

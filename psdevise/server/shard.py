@@ -54,12 +54,22 @@ class Answered:
 @dataclass(frozen=True)
 class ShardState:
     """All that a shard is: arrays by name, and plain data. `answered` maps a worker to
-    (incarnation, floor, sequences above it)."""
+    (incarnation, floor, sequences above it); `examples` were applied so far."""
 
     tensors: dict[str, Array]
     scalars: dict[str, float]
     version: Version
     answered: dict[int, tuple[int, int, tuple[int, ...]]]
+    examples: int = 0
+
+
+@dataclass
+class Poisoned:
+    """The gradients of one worker's incarnation that were refused: how many, and why the last one was."""
+
+    incarnation: int
+    count: int
+    problem: str
 
 
 class Shard:
@@ -98,6 +108,9 @@ class Shard:
         self._answered: dict[int, Answered] = {}
         self._held: dict[int, tuple[Identity, Gradient, float]] = {}
         self._turn: Turn | None = None
+        self._admitted: dict[int, int] = {}  # worker → incarnation; empty where a host admits nobody by name
+        self.examples = 0
+        self.poisoned: dict[int, Poisoned] = {}
         self.version = Version(incarnation, 0)
         self.counts: Counter[str] = Counter()
         self.lags: Counter[int] = Counter()
@@ -149,14 +162,14 @@ class Shard:
         """Applies a gradient once, at `rate` times the configured learning rate.
 
         Raises:
-            StaleIncarnation: the sender has been replaced by a later incarnation.
+            StaleIncarnation: the sender has been replaced by a later incarnation, or was never admitted.
             UnknownVersion: `pulled_at` is of another incarnation of this shard; nothing is recorded.
             BadGradient: wrong shape, dtype, rows, or not finite; counted, and never applied.
         """
         answered = self._admit(identity)
         if identity.sequence in answered:
             self.counts["repeated"] += 1
-            return Ack(self.version, 0, "repeated")
+            return Ack(self.version, 0, "repeated", self.examples)
         if pulled_at.incarnation != self.version.incarnation or pulled_at.counter > self.version.counter:
             self.counts["unknown_version"] += 1
             raise UnknownVersion(
@@ -164,7 +177,7 @@ class Shard:
                 where=f"shard {self.index}",
             )
         try:
-            self._check(gradient, identity)
+            self._check(gradient, identity, rate)
         except BadGradient:
             if turn is not None:
                 self._go_on_without(identity.worker, turn)
@@ -176,16 +189,17 @@ class Shard:
         if self._lag.on_lag == "refuse" and lag > self._lag.max_lag:
             answered.add(identity)
             self.counts["too_stale"] += 1
-            return Ack(self.version, lag, "too_stale")
+            return Ack(self.version, lag, "too_stale", self.examples)
         if self._lag.on_lag == "scale":
             rate /= 1 + lag
         self._apply(gradient, rate)
         answered.add(identity)
         self.counts["applied"] += 1
-        return Ack(self.version, lag, "applied")
+        return Ack(self.version, lag, "applied", self.examples)
 
     def admit(self, worker: int, incarnation: int) -> None:
-        """From now on older incarnations of this worker are refused."""
+        """From now on other incarnations of this worker are refused, and workers that were never admitted."""
+        self._admitted[worker] = incarnation
         known = self._answered.get(worker)
         if known is None or known.incarnation < incarnation:
             self._answered[worker] = Answered(incarnation)
@@ -197,7 +211,7 @@ class Shard:
         answered = self._answered.get(identity.worker)
         known = answered is not None and answered.incarnation == identity.incarnation
         if known and answered is not None and identity.sequence in answered:
-            return Ack(self.version, 0, "applied")
+            return Ack(self.version, 0, "applied", self.examples)
         held = self._held.get(identity.worker)
         if held is not None and held[0].sequence == identity.sequence:
             return Ack(self.version, 0, "held")
@@ -232,14 +246,17 @@ class Shard:
             if table.sums is not None:
                 tensors[f"sums.{name}"] = table.sums.copy()
         answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
-        return ShardState(tensors, scalars, self.version, answered)
+        return ShardState(tensors, scalars, self.version, answered, self.examples)
 
     def stats(self) -> dict[str, Any]:
         return {
+            "shard": self.index,
             "version": tuple(self.version),
             "counts": dict(self.counts),
             "lags": dict(self.lags),
             "bytes": 2 * self._arena.nbytes + sum(t.nbytes for t in self._tables.values()),
+            "examples": self.examples,
+            "poisoned": {w: (p.incarnation, p.count, p.problem) for w, p in self.poisoned.items()},
         }
 
     def accumulator_norm(self) -> float:
@@ -260,9 +277,16 @@ class Shard:
             if table.sums is not None and saved is not None:
                 table.sums[:] = saved
         self._answered = {w: Answered(i, f, set(above)) for w, (i, f, above) in state.answered.items()}
+        self.examples = state.examples
         self.version = Version(self.version.incarnation, state.version.counter)
 
     def _admit(self, identity: Identity) -> Answered:
+        if self._admitted and identity.incarnation > self._admitted.get(identity.worker, -1):
+            self.counts["stale_incarnation"] += 1
+            raise StaleIncarnation(
+                f"worker {identity.worker}, incarnation {identity.incarnation}, is not known here",
+                where=f"shard {self.index}",
+            )
         answered = self._answered.get(identity.worker)
         if answered is None or answered.incarnation < identity.incarnation:
             answered = self._answered[identity.worker] = Answered(identity.incarnation)
@@ -275,13 +299,20 @@ class Shard:
             )
         return answered
 
-    def _check(self, gradient: Gradient, identity: Identity) -> None:
+    def _check(self, gradient: Gradient, identity: Identity, rate: float) -> None:
         problem = self._problem(gradient)
+        if not 0 <= rate < float("inf"):
+            problem = f"{rate} is no learning rate"
         if problem:
             self.counts["bad_gradient"] += 1
+            known = self.poisoned.get(identity.worker)
+            count = known.count if known is not None and known.incarnation == identity.incarnation else 0
+            self.poisoned[identity.worker] = Poisoned(identity.incarnation, count + 1, problem)
             raise BadGradient(problem, where=f"shard {self.index}, push of worker {identity.worker}")
 
     def _problem(self, gradient: Gradient) -> str:
+        if not isinstance(gradient.examples, int) or gradient.examples < 0:
+            return f"{gradient.examples!r} is no number of examples"
         parts = list(gradient.rows.items())
         if gradient.dense is not None:
             if gradient.dense.dtype != np.float32 or gradient.dense.shape != self._arena.shape:
@@ -311,17 +342,19 @@ class Shard:
             self._dense.step(torch.from_numpy(gradient.dense), rate)
         for name, (ids, values) in gradient.rows.items():
             self._tables[name].step(ids, values, rate)
+        self.examples += gradient.examples
         self.version = Version(self.version.incarnation, self.version.counter + 1)
         self._memory.end(self.version)
 
     def _hold(self, gradient: Gradient, identity: Identity, rate: float, turn: Turn) -> Ack:
         current = self._enter(turn)
-        kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
+        dense = None if gradient.dense is None else gradient.dense.copy()
+        kept = Gradient(dense, dict(gradient.rows), gradient.examples)
         if identity.worker in current.members:  # else it was given up, and this comes late
             self._held[identity.worker] = (identity, kept, rate)
             self._complete()
         done = identity.sequence in self._answered[identity.worker]
-        return Ack(self.version, 0, "applied" if done else "held")
+        return Ack(self.version, 0, "applied" if done else "held", self.examples)
 
     def _enter(self, turn: Turn) -> Turn:
         """The turn under way, now that a push of `turn` is here."""
@@ -367,4 +400,4 @@ def _mean(gradients: list[Gradient]) -> Gradient:
         summed = np.zeros((len(unique), values.shape[1]), np.float32)
         np.add.at(summed, inverse, values)
         rows[name] = (unique, summed * share)
-    return Gradient(dense, rows)
+    return Gradient(dense, rows, sum(g.examples for g in gradients))

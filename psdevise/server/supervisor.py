@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from psdevise.errors import Interrupted, WorkerLost
+from psdevise.errors import Interrupted, SnapshotError, WorkerLost
 from psdevise.events import Listener, Notice, Restarted, SnapshotWritten
 from psdevise.server import snapshot
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.layout import Layout
+from psdevise.server.revival import Revival, Revivals
 from psdevise.server.start import Start
 
 POLL_SECONDS = 0.25
@@ -54,8 +55,12 @@ class Hands(Protocol):
         """
 
     def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
-        """Starts shard → incarnation, restored from a snapshot, and waits until they are up. Workers do not
-        find them before `announce`."""
+        """Starts shard → incarnation, restored from a snapshot, and waits until they are up; what dies meanwhile is
+        Lost to the next call. Workers do not find them before `announce`.
+
+        Raises:
+            SnapshotError: a file of the snapshot is not whole.
+        """
 
     def announce(self) -> None:
         """Tells the workers where the shards are now."""
@@ -88,6 +93,7 @@ class Terms:
     bound: int | None
     snapshot_seconds: float
     max_restarts: int
+    max_bad_gradients: int
 
 
 class Supervisor:
@@ -109,16 +115,22 @@ class Supervisor:
     ) -> None:
         self._hands, self._terms, self._layout = hands, terms, layout
         self._incarnations, self._on_event, self._show = incarnations, on_event, show
-        self._folder, self._number, self._manifest = start.folder, start.number, start.manifest
+        self._folder, self._number, self.manifest = start.folder, start.number, start.manifest
         self._workers: dict[int, int] = {}  # rank → incarnation of those that run
         self._restarts, self._done = 0, False
+        self._repeated = 0 if start.coordinator is None else start.coordinator["ledger"]["audit"]["repeated"]
         self._restored: set[int] = set()  # shards, since the turn under way began (staleness 0)
+        self._lives: dict[int, int] = {}  # shard → the incarnation that workers were told of
+        self._revivals = Revivals(terms.phase, on_event, lambda *a: self._hands.ask("taken_back", *a))
+        self._warned: set[int] = set()  # incarnations of workers that have sent a bad gradient
+        incarnations.last = max(incarnations.last, start.manifest.get("incarnations", 0))
         for problem in start.problems:
             on_event(Notice(terms.phase, f"a snapshot is broken, the one before it is used: {problem}"))
 
     def start(self) -> None:
         """Starts all shards, then all workers."""
-        self._hands.start_shards(dict(enumerate(self._incarnations.take(self._layout.shards))), self._manifest)
+        self._lives = dict(enumerate(self._incarnations.take(self._layout.shards)))
+        self._hands.start_shards(self._lives, self.manifest)
         self._hands.announce()
         self._start_workers(range(self._terms.workers), wait=True)
 
@@ -140,8 +152,11 @@ class Supervisor:
             self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
             status = hands.ask("status")
             self._done = status["done"]
-            self._show(status, self._shard_stats(), False)
+            stats = self._shard_stats()
+            self._show(status, stats, False)
             self._replace_silent()
+            self._replace_poisonous(stats)
+            self._revivals.tell(self._workers.values(), last=False)
             self._help_restored()
             if not due and (hands.now() - saved > terms.snapshot_seconds or (stopping and terms.bound == 0)):
                 due = True
@@ -157,6 +172,7 @@ class Supervisor:
                 self._shard_stats()
         status = hands.ask("status")
         self._show(status, self._shard_stats(), True)
+        self._revivals.tell((), last=True)
         if not status["done"]:
             if interrupted():
                 raise Interrupted("stopped by the user", mend="give the same command again to go on")
@@ -200,7 +216,22 @@ class Supervisor:
             return
         self._count_restart(f"worker {rank}: {reason}")
         self._start_workers(range(rank, rank + 1), wait=False)
-        self._on_event(Restarted(self._terms.phase, "worker", rank, self._workers[rank], reason))
+        before, self._repeated = self._repeated, self._hands.ask("status")["audit"]["repeated"]
+        again = self._repeated - before  # also where its lease had run out before this
+        self._on_event(Restarted(self._terms.phase, "worker", rank, self._workers[rank], reason, again))
+
+    def _replace_poisonous(self, stats: list[dict[str, Any]]) -> None:
+        """Tells of workers whose gradients were refused as bad, and replaces those that sent too many."""
+        for found in stats:
+            for rank, (incarnation, count, problem) in found["poisoned"].items():
+                if self._workers.get(rank) != incarnation:
+                    continue
+                if incarnation not in self._warned:
+                    self._warned.add(incarnation)
+                    text = f"shard {found['shard']} refused a gradient of worker {rank}: {problem}"
+                    self._on_event(Notice(self._terms.phase, text))
+                if count >= self._terms.max_bad_gradients:
+                    self._replace(rank, f"{count} of its gradients were refused, the last: {problem}", anew=True)
 
     # ------------------------------------------------------------------ shards
 
@@ -216,12 +247,30 @@ class Supervisor:
 
     def _revive(self, index: int, reason: str) -> None:
         self._count_restart(f"shard {index}: {reason}")
-        incarnation = self._incarnations.take(1)[0]
-        self._hands.start_shards({index: incarnation}, self._manifest)
+        incarnation, manifest = self._restore(index)
         self._admit(range(index, index + 1), self._workers)
         self._restored.add(index)
+        stats = self._hands.call_shards("stats", {index: ()})[index]
+        if isinstance(stats, Lost):  # already again: nobody has met this life
+            return
+        reason = f"{reason.rstrip('.')}; from snapshot {manifest['number']}"
+        workers = frozenset(self._workers.values())
+        self._revivals.add(Revival(index, self._lives[index], incarnation, reason, stats["examples"], workers))
+        self._lives[index] = incarnation
         self._hands.announce()
-        self._on_event(Restarted(self._terms.phase, "shard", index, incarnation, reason))
+
+    def _restore(self, index: int) -> tuple[int, Mapping[str, Any]]:
+        """A new life of a shard, from the last snapshot whose file for it is whole → its incarnation, the manifest."""
+        manifest = self.manifest
+        while True:
+            incarnation = self._incarnations.take(1)[0]
+            try:
+                self._hands.start_shards({index: incarnation}, manifest)
+                return incarnation, manifest
+            except SnapshotError as e:
+                text = f"a snapshot is broken, the one before it is used: {e}"
+                self._on_event(Notice(self._terms.phase, text))
+                manifest = snapshot.before(self._folder, manifest["number"])
 
     def _help_restored(self) -> None:
         """At staleness 0: a shard that died when it had acknowledged some pushes of a turn gets only the others
@@ -259,9 +308,14 @@ class Supervisor:
         if any(isinstance(c, Lost) for c in checksums.values()):
             return False
         in_order = [checksums[i] for i in range(self._layout.shards)]
-        manifest = {"layout": self._layout.plain(), "checksums": in_order, "coordinator": state}
+        manifest = {
+            "layout": self._layout.plain(),
+            "checksums": in_order,
+            "coordinator": state,
+            "incarnations": self._incarnations.last,
+        }
         snapshot.commit(self._folder, number, manifest)
-        self._number, self._manifest = number, manifest | {"number": number}
+        self._number, self.manifest = number, manifest | {"number": number}
         self._on_event(SnapshotWritten(self._terms.phase, number, self._hands.now() - begin))
         return True
 

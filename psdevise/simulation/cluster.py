@@ -42,6 +42,7 @@ class SimulatedJob:
     start_seconds: float = 2.0
     snapshot_seconds: float = 0.2
     max_restarts: int = 50
+    max_bad_gradients: int = 3
 
     @property
     def key(self) -> tuple[int, int]:

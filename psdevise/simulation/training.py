@@ -68,7 +68,8 @@ def train(
     for fault in faults:
         clock.after(fault.at, partial(cluster.suffer, fault))
     clock.after(limit, out_of_time)
-    terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, job.max_restarts)
+    bounds = job.max_restarts, job.max_bad_gradients
+    terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, *bounds)
     supervisor = Supervisor(
         cluster, terms, layout, Incarnations(job.incarnations), start, on_event, lambda status, stats, last: None
     )

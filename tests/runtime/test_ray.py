@@ -73,6 +73,10 @@ def test_a_death_is_survived_and_the_audit_adds_up(tmp_path: Path, victim: str) 
     assert [(e.role, e.rank) for e in restarts] == [(victim, 1)]
     assert trained.audit["finished"] == 60 * toy.ROWS
     assert trained.audit["refused"] == 0
+    # What is told of the death is what the ledger has counted; of a shard, what came after the snapshot that it names.
+    assert restarts[0].examples == trained.audit["repeated"] or victim == "shard"
+    assert ("from snapshot" in restarts[0].reason) == (victim == "shard")
+    assert restarts[0].examples <= 60 * toy.ROWS
     # A worker's death repeats at most what it held; a shard's repeats nothing.
     assert trained.audit["repeated"] <= (3 * toy.ROWS // 12 if victim == "worker" else 0)
     assert all(np.isfinite(v).all() for v in trained.parameters.values())
