@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from psdevise import store
 from psdevise.errors import StoreError
@@ -61,7 +61,8 @@ def end(handler: logging.Handler | None) -> None:
     """Takes what `begin` gave away again."""
     if handler is not None:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk
+            handler.close()
 
 
 @contextmanager
