@@ -32,6 +32,13 @@ class ClusterOptions:
     start_timeout: float = option(120.0, "seconds to wait for Ray to place all workers and shards", low=1.0)
     lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
+    snapshot_share: float = option(
+        0.05,
+        "share of a phase after which a snapshot is due, too, so that a short phase has some; not where writing them"
+        " would take over a tenth of the time",
+        low=0.0,
+        high=1.0,
+    )
     max_restarts: int = option(20, "deaths of workers and shards in one phase before the run gives up", low=0)
     max_bad_gradients: int = option(
         10, "gradients of one worker that may be refused (not finite, wrong shape) before it is replaced", low=1

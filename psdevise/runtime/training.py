@@ -51,6 +51,7 @@ class OnRay:
             job.cluster.num_workers,
             job.downpour.bound,
             job.cluster.snapshot_seconds,
+            job.cluster.snapshot_share,
             job.cluster.max_restarts,
             job.cluster.max_bad_gradients,
         )

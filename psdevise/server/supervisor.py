@@ -7,7 +7,7 @@ time. What is to be done with them is decided here, so that what is tested under
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from psdevise.errors import Interrupted, SnapshotError, WorkerLost
@@ -20,6 +20,7 @@ from psdevise.server.start import Start
 
 POLL_SECONDS = 0.25
 BOUNDARY_SECONDS = 0.005
+SPARE = 10  # at least so much longer than its writing took until a snapshot is due for what was done
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,24 @@ class Hands(Protocol):
 
 @dataclass(frozen=True)
 class Terms:
-    """What the configuration says about a phase's life; times in seconds."""
+    """What the configuration says about a phase's life; times in seconds, `snapshot_share` of the phase."""
 
     phase: str
     workers: int
     bound: int | None
     snapshot_seconds: float
+    snapshot_share: float
     max_restarts: int
     max_bad_gradients: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """When a snapshot was last tried, how far the phase was (None: not known yet), and the seconds that it took."""
+
+    at: float
+    progress: float | None
+    seconds: float
 
 
 class Supervisor:
@@ -142,7 +153,8 @@ class Supervisor:
             WorkerLost: more deaths than `max_restarts`, or all workers ended before the data did.
         """
         hands, terms = self._hands, self._terms
-        saved, stopping, due = hands.now(), False, False
+        stopping, due = False, False
+        self._saved = Saved(hands.now(), None, 0.0)
         while self._workers:
             if interrupted() and not stopping:
                 stopping = True
@@ -158,7 +170,7 @@ class Supervisor:
             self._replace_poisonous(stats)
             self._revivals.tell(self._workers.values(), last=False)
             self._help_restored()
-            if not due and (hands.now() - saved > terms.snapshot_seconds or (stopping and terms.bound == 0)):
+            if not due and (self._is_due(status["progress"]) or (stopping and terms.bound == 0)):
                 due = True
                 hands.ask("pause", True)
             if due and hands.ask("status")["at_boundary"]:
@@ -166,7 +178,7 @@ class Supervisor:
                 if stopping and terms.bound == 0 and written:
                     break
                 hands.ask("pause", False)
-                saved, due = hands.now(), False
+                due = False
         else:
             while not self._save():
                 self._shard_stats()
@@ -197,7 +209,7 @@ class Supervisor:
             if self._workers.get(end.rank) != end.incarnation:
                 continue
             if end.reason:
-                self._replace(end.rank, end.reason, replace)
+                self._replace_worker(end.rank, end.reason, replace)
             else:
                 del self._workers[end.rank]
                 self._hands.end_worker(end.rank)
@@ -205,9 +217,9 @@ class Supervisor:
     def _replace_silent(self) -> None:
         for rank, incarnation in self._hands.ask("expire"):
             if self._workers.get(rank) == incarnation:
-                self._replace(rank, "its lease ran out", anew=True)
+                self._replace_worker(rank, "its lease ran out", anew=True)
 
-    def _replace(self, rank: int, reason: str, anew: bool) -> None:
+    def _replace_worker(self, rank: int, reason: str, anew: bool) -> None:
         turn = self._hands.ask("leave", rank, self._workers.pop(rank))
         if turn is not None:
             self._call_all("amend", turn)
@@ -231,7 +243,7 @@ class Supervisor:
                     text = f"shard {found['shard']} refused a gradient of worker {rank}: {problem}"
                     self._on_event(Notice(self._terms.phase, text))
                 if count >= self._terms.max_bad_gradients:
-                    self._replace(rank, f"{count} of its gradients were refused, the last: {problem}", anew=True)
+                    self._replace_worker(rank, f"{count} of its gradients were refused, the last: {problem}", anew=True)
 
     # ------------------------------------------------------------------ shards
 
@@ -301,10 +313,18 @@ class Supervisor:
 
     # ------------------------------------------------------------------ snapshots
 
+    def _is_due(self, progress: float) -> bool:
+        if self._saved.progress is None:
+            self._saved = replace(self._saved, progress=progress)
+        saved, passed = self._saved, self._hands.now() - self._saved.at
+        far = progress - (saved.progress or 0.0) >= self._terms.snapshot_share
+        return passed > self._terms.snapshot_seconds or (far and passed > SPARE * saved.seconds)
+
     def _save(self) -> bool:
         """Writes a snapshot; False if a shard died meanwhile: then the last one stays the good one."""
         begin, number = self._hands.now(), self._number + 1
         state, checksums = self._capture(number)
+        self._saved = Saved(self._hands.now(), None, self._hands.now() - begin)
         if any(isinstance(c, Lost) for c in checksums.values()):
             return False
         in_order = [checksums[i] for i in range(self._layout.shards)]

@@ -41,6 +41,7 @@ class SimulatedJob:
     lease_seconds: float = 1.0
     start_seconds: float = 2.0
     snapshot_seconds: float = 0.2
+    snapshot_share: float = 0.5
     max_restarts: int = 50
     max_bad_gradients: int = 3
 

@@ -112,7 +112,6 @@ class Watched:
             "name": self._name,
             "seed": self._outcome.seed,
             "cluster.address": self._cluster.address,
-            "cluster.snapshot_seconds": 5,
             "cluster.lease_seconds": 20,
             "monitor.port": "null",
         }
