@@ -27,10 +27,11 @@ from psdevise.runtime.job import Interrupt, Job, Trained
 from psdevise.runtime.placement import Placement, beside_the_driver, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
 from psdevise.server import snapshot
+from psdevise.server.hands import Ended, Lost, Terms
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.layout import Layout
 from psdevise.server.start import begin_phase
-from psdevise.server.supervisor import Ended, Lost, Supervisor, Terms
+from psdevise.server.supervisor import Supervisor
 from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
 

@@ -11,10 +11,10 @@ from psdevise import store
 from psdevise.errors import DeadlineExceeded, PsdeviseError
 from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
+from psdevise.server.hands import Ended, Lost
 from psdevise.server.layout import Layout
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.shard import LagOptions, Shard
-from psdevise.server.supervisor import Ended, Lost
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.disk import SimulatedDisk
 from psdevise.simulation.faults import Costs, DriverKilled, Fault, Weather

@@ -11,11 +11,12 @@ from typing import Any
 from psdevise.errors import DeadlineExceeded
 from psdevise.events import Event, SnapshotWritten
 from psdevise.server.coordinator import Coordinator
+from psdevise.server.hands import Terms
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.ledger import Ledger
 from psdevise.server.shard import ShardState
 from psdevise.server.start import begin_phase
-from psdevise.server.supervisor import Supervisor, Terms
+from psdevise.server.supervisor import Supervisor
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.cluster import SimulatedCluster, SimulatedJob
 from psdevise.simulation.faults import Costs, Fault, Weather
