@@ -63,20 +63,22 @@ def look(who: str, pid: int, cycle: int) -> list[Sample]:
 
 def growth(samples: Iterable[Sample]) -> list[Growth]:
     """A line through the medians of the cycles, by least squares; the first cycle, in which everything is loaded, does
-    not count. Names that were seen in fewer than three of the others are left out."""
+    not count. Of two there is no interval, and names that were seen in fewer are left out."""
     by_name: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         by_name[sample.name][sample.cycle].append(sample.value)
     found = []
     for name, cycles in sorted(by_name.items()):
         at = sorted(c for c in cycles if c > 0)
-        if len(at) < 3:
+        if len(at) < 2:
             continue
         x, y = np.array(at, float), np.array([statistics.median(cycles[c]) for c in at])
         slope, start = np.polyfit(x, y, 1)
         rest = y - (slope * x + start)
-        error = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(((x - x.mean()) ** 2).sum()))
-        wide = _t95(len(x) - 2) * error
+        wide = 0.0
+        if len(x) > 2:
+            error = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(((x - x.mean()) ** 2).sum()))
+            wide = _t95(len(x) - 2) * error
         found.append(Growth(name, len(x), float(np.median(y)), float(slope), slope - wide, slope + wide))
     return found
 

@@ -1,7 +1,7 @@
 """The same run over and over while parts of it die, files rot and the disk fills up; what holds memory must stay flat.
 
     python -m tests.campaign.soak --minutes 30        the embedded default
-    python -m tests.campaign.soak --cycles 4 --tiny   a world that trains in seconds, as CI does it
+    python -m tests.campaign.soak --cycles 3 --tiny   a world that trains in seconds, as CI does it
 
 Every few seconds one of: kill -9 of a worker, kill -9 of a shard, a byte of a file of the newest snapshot turned, and
 (as root, which may mount a small disk for the run) the disk full for a while. A run that ends with an error of the tree
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -97,21 +98,27 @@ class Faults:
 
     def __init__(self, told: Told, folder: Path, disk: bool, pace: Pace, r: Random) -> None:
         self._told, self._folder, self._pace, self._r = told, folder, pace, r
-        self._kinds = ["worker"] * 6 + ["shard"] * 6 + ["rot"] * 2 + ["disk"] * disk
+        few = ["worker", "shard", "worker", "shard"]
+        self._kinds = [*few, "rot", *few, "rot", *few, *["disk"] * disk]
         self._rotten: set[str] = set()
         self.full = threading.Event()
 
     def go_on(self, over: threading.Event) -> None:
-        while not over.wait(self._r.uniform(*self._pace.faults)):
-            kind = self._r.choice(self._kinds)
+        for kind in itertools.cycle(self._kinds):
+            if over.wait(self._r.uniform(*self._pace.faults)):
+                return
             if kind == "rot":
                 done = self._rot()
             elif kind == "disk":
                 done = self._fill(over)
             else:
-                pids = self._told.pids.get(kind, [])
-                done = bool(pids) and kill(self._r.choice(pids))
+                while not (done := self._kill(kind)) and not over.wait(0.2):
+                    pass  # none is there just now
             self._told.counts[kind] += done
+
+    def _kill(self, role: str) -> bool:
+        pids = self._told.pids.get(role, [])
+        return bool(pids) and kill(self._r.choice(pids))
 
     def _rot(self) -> bool:
         """Turns a byte in the newest snapshot of a phase, where the one before it is whole."""
@@ -241,10 +248,11 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=4, help="runs at least (default 4)")
     parser.add_argument("--tiny", action="store_true", help="a tiny world instead of the embedded default")
     arguments = parser.parse_args()
-    pace = Pace((1.0, 3.0), 0.25, 1.0, 64) if arguments.tiny else Pace((3.0, 9.0), 2.0, 5.0, 256)
+    pace = Pace((3.0, 6.0), 0.5, 1.0, 64) if arguments.tiny else Pace((3.0, 9.0), 2.0, 5.0, 256)
     default = {"baselines": ["softmax", "random"]} | config.yaml.safe_load(store.read_text(str(QUICKSTART)))
     tree = config.override(TINY, SHORT) if arguments.tiny else default
-    shared = {"num_workers": 2, "num_shards": 2, "snapshot_seconds": 1, "lease_seconds": 20, "max_restarts": 1000}
+    shards = 1 if arguments.tiny else 2
+    shared = {"num_workers": 2, "num_shards": shards, "snapshot_seconds": 1, "lease_seconds": 20, "max_restarts": 1000}
     with small_disk(pace.disk_mb) as (folder, disk), OwnCluster(0, 3) as cluster:
         options = tree | {
             "folder": folder,

@@ -18,7 +18,7 @@ from psdevise.runtime.segment import available
 @pytest.mark.timeout(420)
 @pytest.mark.skipif(not available, reason="reads Linux's /proc")
 def test_runs_come_through_faults_and_nothing_grows() -> None:
-    command = [sys.executable, "-m", "tests.campaign.soak", "--tiny", "--cycles", "4"]
+    command = [sys.executable, "-m", "tests.campaign.soak", "--tiny", "--cycles", "3"]
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -26,7 +26,7 @@ def test_runs_come_through_faults_and_nothing_grows() -> None:
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["runs"] >= 4
+    assert told["runs"] >= 3
     # A soak in which nothing dies proves nothing.
     assert told["counts"]["worker"] > 0
     assert told["counts"]["shard"] > 0
