@@ -235,7 +235,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds that a run may take (default 1200)")
     parser.add_argument("--folder", help="where runs are made and kept; default: a temporary one")
     arguments = parser.parse_args()
-    usual = {"vocabulary": 1.5, "features": 6.0, "evaluate": 8.0}
+    usual = {"vocabulary": 0.3, "features": 4.0, "evaluate": 4.0}  # seconds
     bad = 0
     with tempfile.TemporaryDirectory(prefix="psdevise-kills-") as temporary, OwnCluster(2, 2) as cluster:
         folder = Path(arguments.folder or temporary)
