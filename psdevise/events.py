@@ -87,6 +87,11 @@ class Restarted:
     reason: str
     examples: int = 0
 
+    @property
+    def fate(self) -> str:
+        """What became of `examples`."""
+        return "again" if self.role == "worker" else "taken back"
+
 
 @dataclass(frozen=True)
 class Notice:

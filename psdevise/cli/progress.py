@@ -102,8 +102,7 @@ class Display:
             case events.Notice(phase, text):
                 self._say("!", "yellow", phase, text)
             case events.Restarted(phase, role, rank, _, reason, examples):
-                what = "again" if role == "worker" else "taken back"
-                lost = f" ({short(examples)} examples {what})" if examples else ""
+                lost = f" ({short(examples)} examples {event.fate})" if examples else ""
                 self._say("!", "yellow", phase, f"{role} {rank} was restarted{lost}: {reason}")
             case _:
                 pass

@@ -90,8 +90,8 @@ def log_event(event: Event) -> None:
         case SnapshotWritten(phase, number, seconds):
             logger.info("%s: snapshot %d in %.2f s", phase, number, seconds)
         case Restarted(phase, role, rank, incarnation, reason, examples):
-            what = f"{examples} examples {'again' if role == 'worker' else 'taken back'}"
-            logger.warning("%s: %s %d is incarnation %d now, %s: %s", phase, role, rank, incarnation, what, reason)
+            what = f", {examples} examples {event.fate}" if examples else ""
+            logger.warning("%s: %s %d is incarnation %d now%s: %s", phase, role, rank, incarnation, what, reason)
         case Notice(phase, text):
             logger.warning("%s: %s", phase, text) if phase else logger.info("%s", text)
         case RunFinished(seconds=seconds):
