@@ -25,6 +25,7 @@ from psdevise.runtime.failures import from_coordinator
 from psdevise.runtime.local import LocalServer
 from psdevise.runtime.memory import keep_freed, peak_bytes
 from psdevise.runtime.reader import ReadAhead
+from psdevise.runtime.remote import Address, RemoteServer
 from psdevise.runtime.segment import Gradients, SharedMemory, available
 from psdevise.runtime.wire import Wire
 from psdevise.server import snapshot
@@ -71,6 +72,7 @@ class ShardActor:
         self._update_seconds = 0.0
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
+        self._remote: RemoteServer | None = None
         logger.info("shard %d stands at version %s", index, tuple(self._shard.version))
 
     def where(self) -> str:
@@ -87,6 +89,16 @@ class ShardActor:
     def address(self) -> str | None:
         """Where workers of this machine reach the shard without Ray."""
         return None if self._local is None else self._local.address
+
+    def listen(self) -> Address | None:
+        """Where workers of other machines reach the shard without Ray; nothing listens before one has asked. None where
+        there are no other machines, and where Ray encrypts its calls: what goes without it would go in the clear."""
+        host = str(ray.util.get_node_ip_address())
+        if host.startswith("127.") or host in ("::1", "localhost") or os.environ.get("RAY_USE_TLS") == "1":
+            return None
+        if self._remote is None:
+            self._remote = RemoteServer(self._shard, host, self._lock, self._pushed)
+        return self._remote.address
 
     def call(self, method: str, *arguments: Any) -> Any:
         """pull, push, answer or average; a PsdeviseError is returned, not raised."""
@@ -168,7 +180,7 @@ class WorkerActor:
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()
         hands = _Hands(
-            Wire(coordinator, namespace, gradients, options.deadline),
+            Wire(coordinator, namespace, gradients, options.deadline, f"worker {self._rank} on {self.where()}"),
             coordinator,
             (self._rank, self._incarnation),
             ReadAhead(task, key, read_ahead),

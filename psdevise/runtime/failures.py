@@ -25,7 +25,12 @@ def from_coordinator(ref: Any, deadline: float, where: str = "coordinator") -> A
         raise cause(e) from e
     except RayError as e:
         mend = "give the same command again: it goes on from the last snapshot"
-        raise WorkerLost(f"its process is gone: {str(e).splitlines()[0]}", where=where, mend=mend) from e
+        raise WorkerLost(f"its process is gone: {brief(e)}", where=where, mend=mend) from e
+
+
+def brief(error: Exception) -> str:
+    """The first line of what Ray says, which is long."""
+    return str(error).splitlines()[0]
 
 
 def cause(error: RayError) -> Exception:

@@ -24,14 +24,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import reduction
-from multiprocessing.connection import Client, Listener
-from typing import Any, Final
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from psdevise.errors import BadMessage, DeadlineExceeded, PsdeviseError
 from psdevise.monitor.logs import logger
-from psdevise.runtime.messages import Connected, receive, send
+from psdevise.runtime.messages import receive, send
 from psdevise.runtime.segment import Gradients, Segment, SharedMemory, SharedView
 from psdevise.server.protocol import Gradient, Landing, Pulled
 from psdevise.server.shard import Shard
@@ -42,6 +42,7 @@ HOLD_SECONDS = 1.0
 HOLD_SECONDS_PER_FLOAT = 2e-8  # a copy at 200 MB/s
 PATIENCE_SECONDS = 0.02
 _END: Final = object()
+Connected: TypeAlias = "Connection[Any, Any]"
 
 
 class LocalServer:
