@@ -23,6 +23,9 @@ class ClusterOptions:
     host: Literal["ray", "inprocess"] = option("ray", "ray, or inprocess: workers in turn in this process, for tests")
     address: str | None = option(None, "Ray cluster to join; null starts one in this process, or joins the job's own")
     num_workers: int = option(2, "Downpour workers", low=1)
+    min_workers: int | None = option(
+        None, "workers that a phase begins with; the others join when there is room for them; null: all", low=1
+    )
     num_shards: int = option(1, "parameter-server shards", low=1)
     cpus_per_worker: float = option(1.0, "CPU cores for each worker", low=0.0)
     gpus_per_worker: float = option(0.0, "GPUs for each worker; a worker with a GPU computes on it", low=0.0)
@@ -48,6 +51,11 @@ class ClusterOptions:
     def __post_init__(self) -> None:
         if self.shards_on is not None and not all(self.shards_on.partition("=")):
             raise ConfigError(f"{self.shards_on!r} is no KEY=VALUE", where="cluster.shards_on")
+
+    @property
+    def first_workers(self) -> int:
+        """How many a phase begins with: those of the lowest ranks."""
+        return self.num_workers if self.min_workers is None else min(self.min_workers, self.num_workers)
 
 
 class Interrupt(Protocol):

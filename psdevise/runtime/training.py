@@ -10,11 +10,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from psdevise.errors import DeadlineExceeded, ResourceError, WorkerLost
 from psdevise.events import Listener, Notice
@@ -22,7 +23,7 @@ from psdevise.monitor.logs import logger
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
-from psdevise.runtime.failures import cause, from_coordinator
+from psdevise.runtime.failures import brief, cause, from_coordinator
 from psdevise.runtime.job import Interrupt, Job, Trained
 from psdevise.runtime.placement import Placement, beside_the_driver, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
@@ -34,6 +35,8 @@ from psdevise.server.start import begin_phase
 from psdevise.server.supervisor import Supervisor
 from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
+
+RETRY_SECONDS = 0.2
 
 
 class OnRay:
@@ -55,6 +58,7 @@ class OnRay:
             job.cluster.snapshot_share,
             job.cluster.max_restarts,
             job.cluster.max_bad_gradients,
+            job.cluster.start_timeout,
         )
         supervisor = Supervisor(hands, terms, layout, Incarnations(job.incarnations), start, on_event, hands.show)
         try:
@@ -70,10 +74,14 @@ class OnRay:
 
 @dataclass
 class _Life:
+    """A worker: `place` is what will tell where it is, once it is there, and `result` how it ended, once it runs."""
+
     rank: int
     incarnation: int
     handle: Any
-    result: Any
+    place: Any
+    host: str = ""
+    result: Any = None
 
 
 class _Hands:
@@ -87,6 +95,7 @@ class _Hands:
         self._hosts: dict[int, str] = {}  # of the shards
         self._coordinator: Any = None
         self._shards: dict[int, Any] = {}
+        self._given_up: dict[int, Lost] = {}  # shards that did not answer in time: whatever they do, they are lost
         self._names: dict[int, str] = {}
         self._workers: dict[int, _Life] = {}
 
@@ -121,7 +130,7 @@ class _Hands:
                 cluster.lease_seconds,
                 job.downpour.bound,
                 job.downpour.warm_start,
-                cluster.num_workers,
+                cluster.first_workers,
                 cluster.start_timeout,
                 state,
                 self._log(name),
@@ -134,14 +143,30 @@ class _Hands:
     # ------------------------------------------------------------------ shards
 
     def call_shards(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        refs = {i: getattr(self._shards[i], method).remote(*a) for i, a in arguments.items()}
-        found: dict[int, Any] = {}
+        end = time.monotonic() + self._job.downpour.deadline
+        refs = {i: self._ask_shard(i, method, a) for i, a in arguments.items() if i not in self._given_up}
+        found: dict[int, Any] = {i: lost for i, lost in self._given_up.items() if i in arguments}
         for index, ref in refs.items():
-            try:
-                found[index] = self._from_shard(index, ref)
-            except RayError as e:
-                found[index] = Lost(str(e).splitlines()[0])
+            while index not in found:
+                try:
+                    found[index] = ray.get(ref, timeout=max(0.0, end - time.monotonic()))
+                except ActorUnavailableError:  # its host does not answer just now; all methods may be called again
+                    time.sleep(RETRY_SECONDS)
+                    ref = self._ask_shard(index, method, arguments[index])
+                except GetTimeoutError:
+                    waited = f"{self._job.downpour.deadline:g} s (downpour.deadline)"
+                    found[index] = self._given_up[index] = self._lost(index, f"no answer to {method} within {waited}")
+                except RayTaskError as e:
+                    raise cause(e) from e
+                except RayError as e:
+                    found[index] = self._lost(index, brief(e))
         return found
+
+    def _ask_shard(self, index: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self._shards[index], method).remote(*arguments)
+
+    def _lost(self, index: int, reason: str) -> Lost:
+        return Lost(f"{reason.rstrip('.')}, on {self._hosts.get(index, 'a node that is gone')}")
 
     def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
         for index, incarnation in incarnations.items():
@@ -150,11 +175,13 @@ class _Hands:
             name = self._name(f"shard-{index}-{incarnation}")
             self._shards[index] = self._make_shard(index, incarnation, name, dict(manifest))
             self._names[index] = name
+            self._given_up.pop(index, None)
         self._hosts |= self._placed({i: self._shards[i].where.remote() for i in incarnations}, "shards")
 
     def announce(self) -> None:
         names = [self._names[i] for i in range(self._layout.shards)]
-        self._from_coordinator(self._coordinator.announce.remote(names))
+        hosts = [self._hosts.get(i, "a node that is gone") for i in range(self._layout.shards)]
+        self._from_coordinator(self._coordinator.announce.remote(names, hosts))
 
     def _make_shard(self, index: int, incarnation: int, name: str, manifest: dict[str, Any]) -> Any:
         job = self._job
@@ -168,13 +195,23 @@ class _Hands:
 
     def start_workers(self, incarnations: Mapping[int, int]) -> None:
         for rank, incarnation in incarnations.items():
-            self._workers[rank] = _Life(rank, incarnation, self._make_worker(rank, incarnation), None)
+            handle = self._make_worker(rank, incarnation)
+            self._workers[rank] = _Life(rank, incarnation, handle, handle.where.remote())
 
     def await_workers(self) -> None:
-        found = self._placed({rank: life.handle.where.remote() for rank, life in self._workers.items()}, "workers")
+        first = range(self._job.cluster.first_workers)
+        found = self._placed({rank: life.place for rank, life in self._workers.items() if rank in first}, "workers")
         if len({*found.values(), *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
             self._on_event(Notice(self._job.phase, hosts("shards", [self._hosts[i] for i in sorted(self._hosts)])))
             self._on_event(Notice(self._job.phase, hosts("workers", [found[i] for i in sorted(found)])))
+
+    def up(self) -> list[int]:
+        waiting = {life.place: life for life in self._workers.values() if life.result is None}
+        there = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0] if waiting else []
+        for ref in there:
+            with suppress(RayError):  # one that has died is run all the same, and then has ended
+                waiting[ref].host = ray.get(ref)
+        return [waiting[ref].rank for ref in there]
 
     def run_worker(self, rank: int) -> None:
         job, life = self._job, self._workers[rank]
@@ -190,17 +227,20 @@ class _Hands:
             make_device(0) if gpus_of(job.cluster, rank) <= 0 else "cuda",
         )
 
+    def host(self, rank: int) -> str:
+        return self._workers[rank].host
+
     def end_worker(self, rank: int) -> None:
         life = self._workers.pop(rank, None)
         if life is not None:
             ray.kill(life.handle)
 
     def ended(self, seconds: float) -> list[Ended]:
-        results = {life.result: life for life in self._workers.values() if life.result is not None}
-        if not results:
+        lives = {life.place if life.result is None else life.result: life for life in self._workers.values()}
+        if not lives:
             return []
-        refs, _ = ray.wait(list(results), num_returns=len(results), timeout=seconds)
-        return [self._end_of(results[ref]) for ref in refs]
+        refs, _ = ray.wait(list(lives), num_returns=len(lives), timeout=seconds)
+        return [self._end_of(lives[ref]) for ref in refs if lives[ref].result is not None]
 
     def _end_of(self, life: _Life) -> Ended:
         reason = ""
@@ -210,13 +250,15 @@ class _Hands:
             raised = cause(e)
             if isinstance(raised, WorkerLost):  # has it gone, the next question to it says so
                 reason = f"it did not reach the coordinator: {raised.what}"
+            elif isinstance(raised, DeadlineExceeded):  # another one may have a better way, or find a new shard
+                reason = f"{raised.where}: {raised.what}" if raised.where else raised.what
             elif isinstance(raised, Replaced):
                 reason = "its lease ran out"
             else:
                 raise raised from e
         except RayError as e:
-            reason = str(e).splitlines()[0]
-        return Ended(life.rank, life.incarnation, reason)
+            reason = brief(e).rstrip(".")
+        return Ended(life.rank, life.incarnation, f"{reason}, on {life.host}" if reason and life.host else reason)
 
     def _make_worker(self, rank: int, incarnation: int) -> Any:
         cluster, name = self._job.cluster, self._name(f"worker-{rank}-{incarnation}")
@@ -245,27 +287,21 @@ class _Hands:
     def _from_coordinator(self, ref: Any) -> Any:
         return from_coordinator(ref, self._job.downpour.deadline, self._name("coordinator"))
 
-    def _from_shard(self, index: int, ref: Any) -> Any:
-        deadline = self._job.downpour.deadline
-        try:
-            return ray.get(ref, timeout=deadline)
-        except GetTimeoutError as e:
-            where = f"{self._name(f'shard-{index}')} on {self._hosts.get(index, 'a node that is gone')}"
-            raise DeadlineExceeded(
-                f"no answer within {deadline:g} s", where=where, mend="raise downpour.deadline"
-            ) from e
-        except RayTaskError as e:
-            raise cause(e) from e
-
     def _placed(self, refs: dict[int, Any], role: str) -> dict[int, str]:
         """Where actors are that have just been made, but for those that have died since."""
+        assert self._placement is not None
         timeout = self._job.cluster.start_timeout
         _, late = ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout)
         if late:
+            one, missing = role.removesuffix("s"), self._placement.missing(role)
+            lives = self._hosts if role == "shards" else {}
+            who = [
+                f"{one}-{i}" + (f" (before on {lives[i]})" if i in lives else "") for i, r in refs.items() if r in late
+            ]
             raise ResourceError(
-                f"the {role} have their place, but did not start within {timeout:g} s",
-                where=self._job.phase,
-                mend="raise cluster.start_timeout if nodes are slow to install what the job brings along",
+                f"{', '.join(who)} did not start within {timeout:g} s: {missing}",
+                where=self._name(role),
+                mend="add nodes, or raise cluster.start_timeout if they are slow to install what the job brings along",
             )
         found: dict[int, str] = {}
         for index, ref in refs.items():
@@ -274,7 +310,7 @@ class _Hands:
             except RayTaskError as e:
                 raise cause(e) from e
             except RayError as e:
-                logger.warning("%s %d died while it started: %s", role, index, str(e).splitlines()[0])
+                logger.warning("%s %d died while it started: %s", role, index, brief(e))
         return found
 
     def _name(self, role: str) -> str:

@@ -54,9 +54,15 @@ class Hands(Protocol):
         """Starts worker → incarnation; they do not run yet, and where there is no room may have to wait for it."""
 
     def await_workers(self) -> None:
-        """Waits until all that were started are placed."""
+        """Waits until those that a phase begins with are placed."""
+
+    def up(self) -> list[int]:
+        """Workers that were started and do not run yet, and whose processes are there now. Never waits."""
 
     def run_worker(self, rank: int) -> None: ...
+
+    def host(self, rank: int) -> str:
+        """Where a worker is, for people to read."""
 
     def end_worker(self, rank: int) -> None:
         """Ends its process, whatever it is doing."""
@@ -80,3 +86,4 @@ class Terms:
     snapshot_share: float
     max_restarts: int
     max_bad_gradients: int
+    start_seconds: float = 120.0

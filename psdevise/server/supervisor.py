@@ -54,6 +54,7 @@ class Supervisor:
         self._incarnations, self._on_event, self._show = incarnations, on_event, show
         self._folder, self._number, self.manifest = start.folder, start.number, start.manifest
         self._workers: dict[int, int] = {}  # rank → incarnation of those that run
+        self._coming: dict[int, int] = {}  # rank → incarnation of those that wait for their place
         self._restarts, self._done = 0, False
         self._repeated = 0 if start.coordinator is None else start.coordinator["ledger"]["audit"]["repeated"]
         self._restored: set[int] = set()  # shards, since the turn under way began (staleness 0)
@@ -65,29 +66,42 @@ class Supervisor:
             on_event(Notice(terms.phase, f"a snapshot is broken, the one before it is used: {problem}"))
 
     def start(self) -> None:
-        """Starts all shards, then all workers."""
+        """Starts all shards, then all workers, and waits for those that the phase begins with."""
         self._lives = dict(enumerate(self._incarnations.take(self._layout.shards)))
         self._hands.start_shards(self._lives, self.manifest)
         self._hands.announce()
-        self._start_workers(range(self._terms.workers), wait=True)
+        self._start_workers(range(self._terms.workers))
+        self._hands.await_workers()
+        self._let_in()
 
     def watch(self, interrupted: Callable[[], bool]) -> dict[str, Any]:
         """Until all workers have ended: replaces what dies and writes snapshots on the way → the last status.
 
         Raises:
             Interrupted: `interrupted()`; a last snapshot was written.
-            WorkerLost: more deaths than `max_restarts`, or all workers ended before the data did.
+            WorkerLost: more deaths than `max_restarts`, no worker left and no room for another within
+                `start_seconds`, or all workers ended before the data did.
         """
         hands, terms = self._hands, self._terms
         stopping, due = False, False
         self._saved = Saved(hands.now(), None, 0.0)
-        while self._workers:
+        alive = hands.now()
+        while self._workers or (self._coming and not self._done and not stopping):
             if interrupted() and not stopping:
                 stopping = True
                 under_way = "step" if terms.bound == 0 else "slices"
                 self._on_event(Notice(terms.phase, f"stopping at the end of the {under_way} under way"))
                 hands.ask("stop")
             self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
+            self._let_in()
+            if self._workers:
+                alive = hands.now()
+            elif hands.now() - alive > terms.start_seconds:
+                raise WorkerLost(
+                    f"no worker is left, and there was no room for another within {terms.start_seconds:g} s",
+                    where=terms.phase,
+                    mend="add nodes and give the same command again: it goes on from the last snapshot",
+                )
             status = hands.ask("status")
             self._done = status["done"]
             stats = self._shard_stats()
@@ -119,15 +133,17 @@ class Supervisor:
 
     # ------------------------------------------------------------------ workers
 
-    def _start_workers(self, ranks: range, wait: bool) -> None:
+    def _start_workers(self, ranks: range) -> None:
         lives = dict(zip(ranks, self._incarnations.take(len(ranks)), strict=True))
         self._admit(range(self._layout.shards), lives)
         self._hands.start_workers(lives)
-        if wait:
-            self._hands.await_workers()
-        self._workers |= lives
-        for rank, incarnation in lives.items():
-            self._hands.ask("join", rank, incarnation)
+        self._coming |= lives
+
+    def _let_in(self) -> None:
+        """Those whose processes are there join; who still waits for a place holds nobody up."""
+        for rank in self._hands.up():
+            self._workers[rank] = self._coming.pop(rank)
+            self._hands.ask("join", rank, self._workers[rank])
             self._hands.run_worker(rank)
 
     def _reap(self, seconds: float, replace: bool) -> None:
@@ -143,7 +159,7 @@ class Supervisor:
     def _replace_silent(self) -> None:
         for rank, incarnation in self._hands.ask("expire"):
             if self._workers.get(rank) == incarnation:
-                self._replace_worker(rank, "its lease ran out", anew=True)
+                self._replace_worker(rank, f"its lease ran out, on {self._hands.host(rank)}", anew=True)
 
     def _replace_worker(self, rank: int, reason: str, anew: bool) -> None:
         turn = self._hands.ask("leave", rank, self._workers.pop(rank))
@@ -153,10 +169,10 @@ class Supervisor:
         if not anew or self._done:
             return
         self._count_restart(f"worker {rank}: {reason}")
-        self._start_workers(range(rank, rank + 1), wait=False)
+        self._start_workers(range(rank, rank + 1))
         before, self._repeated = self._repeated, self._hands.ask("status")["audit"]["repeated"]
         again = self._repeated - before  # also where its lease had run out before this
-        self._on_event(Restarted(self._terms.phase, "worker", rank, self._workers[rank], reason, again))
+        self._on_event(Restarted(self._terms.phase, "worker", rank, self._coming[rank], reason, again))
 
     def _replace_poisonous(self, stats: list[dict[str, Any]]) -> None:
         """Tells of workers whose gradients were refused as bad, and replaces those that sent too many."""
@@ -186,7 +202,7 @@ class Supervisor:
     def _revive(self, index: int, reason: str) -> None:
         self._count_restart(f"shard {index}: {reason}")
         incarnation, manifest = self._restore(index)
-        self._admit(range(index, index + 1), self._workers)
+        self._admit(range(index, index + 1), self._workers | self._coming)
         self._restored.add(index)
         stats = self._hands.call_shards("stats", {index: ()})[index]
         if isinstance(stats, Lost):  # already again: nobody has met this life

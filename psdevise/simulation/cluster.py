@@ -115,9 +115,16 @@ class SimulatedCluster:
     def await_workers(self) -> None:
         self._wait_seconds(self.costs.start)
 
+    def up(self) -> list[int]:
+        return [rank for rank, worker in self.workers.items() if not worker.running]
+
     def run_worker(self, rank: int) -> None:
+        self.workers[rank].running = True
         worker = self.workers[rank]
         self.clock.after(self.costs.start, lambda: worker.begin() if worker.alive else None)
+
+    def host(self, rank: int) -> str:
+        return "a simulated host"
 
     def end_worker(self, rank: int) -> None:
         self.workers.pop(rank).die()

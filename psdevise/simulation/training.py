@@ -69,7 +69,7 @@ def train(
     for fault in faults:
         clock.after(fault.at, partial(cluster.suffer, fault))
     clock.after(limit, out_of_time)
-    bounds = job.max_restarts, job.max_bad_gradients
+    bounds = job.max_restarts, job.max_bad_gradients, job.start_seconds
     terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, job.snapshot_share, *bounds)
     supervisor = Supervisor(
         cluster, terms, layout, Incarnations(job.incarnations), start, on_event, lambda status, stats, last: None

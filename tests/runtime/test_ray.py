@@ -100,6 +100,21 @@ def test_ctrl_c_stops_at_a_slice_and_the_same_job_goes_on_with_other_numbers(tmp
     assert trained.audit == {"finished": 60 * toy.ROWS, "repeated": 0, "refused": 0}
 
 
+def test_workers_without_room_hold_nobody_up(tmp_path: Path) -> None:
+    """Four CPUs for six workers: a phase begins with two, two more join, and two never come."""
+    seen: set[int] = set()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
+            seen.update(f.worker for f in event.figures if f.steps)
+
+    cluster = ClusterOptions(num_workers=6, min_workers=2, num_shards=1)
+    trained = train(job(tmp_path, long_task, downpour=DownpourOptions(), cluster=cluster), on_event)
+    assert trained.audit == {"finished": 60 * toy.ROWS, "repeated": 0, "refused": 0}
+    assert {0, 1} <= seen
+    assert len(seen) <= 4
+
+
 def diverging_task() -> ModuleTask:
     task = toy.task()
     original = task._loss
