@@ -40,10 +40,7 @@ def load(cls: type[T], path: str, overrides: tuple[str, ...] = ()) -> T:
         ConfigError: not YAML, an unknown key (with the nearest valid one), a wrong type or value.
         StoreError: the file cannot be read.
     """
-    try:
-        tree = yaml.safe_load(store.read_text(path))
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}", where=path) from e
+    tree = _parsed(store.read_text(path), path)
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -132,7 +129,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{parent!r} is a value and holds no options", where=f"--set {key}")
         tree = inner
-    tree[last] = yaml.safe_load(text)
+    tree[last] = _parsed(text, f"--set {key}")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # a date such as 2001-99-99 is a ValueError
+        raise ConfigError(f"not YAML: {e}", where=where) from e
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -195,7 +199,7 @@ def _convert_one(value: Any, hint: Any, where: str) -> Any:
             raise wrong
         try:  # YAML 1.1 reads 1e-3 as a string
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wrong from None
     if hint is str and isinstance(value, str):
         return _expanded(value, where)

@@ -9,6 +9,7 @@
     │   └── SnapshotError         a snapshot that is missing, cut off or corrupted
     ├── ResourceError             the cluster lacks what the run asks for
     ├── DeadlineExceeded          a wait ended: names the shard or worker that did not answer
+    ├── BadMessage                bytes between worker and shard that are no message
     ├── WorkerLost                a worker or shard died more often than the run allows
     ├── Diverged                  the loss is not finite any more, or far above its start
     ├── PushRefused               a shard did not accept a gradient
@@ -81,6 +82,10 @@ class ResourceError(PsdeviseError):
 
 
 class DeadlineExceeded(PsdeviseError):
+    pass
+
+
+class BadMessage(PsdeviseError):
     pass
 
 

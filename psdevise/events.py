@@ -77,7 +77,8 @@ class SnapshotWritten:
 
 @dataclass(frozen=True)
 class Restarted:
-    """A worker or shard died and has a new incarnation; `examples` are those taken back or repeated."""
+    """A worker or shard died and has a new incarnation. `examples`: of a worker those that are done again, of a shard
+    those that it had acknowledged and that its snapshot, named in `reason`, does not hold."""
 
     phase: str
     role: str
@@ -85,6 +86,11 @@ class Restarted:
     incarnation: int
     reason: str
     examples: int = 0
+
+    @property
+    def fate(self) -> str:
+        """What became of `examples`."""
+        return "again" if self.role == "worker" else "taken back"
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,21 @@ import errno
 import hashlib
 import json
 import os
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from psdevise.errors import StoreError
 
 # Packages of object stores' clients, whose errors are no OSErrors.
 REMOTE = frozenset({"aiohttp", "aiobotocore", "botocore", "gcsfs", "google"})
+STALLED_SECONDS = 120.0  # an upload that makes no progress for as long (at most twice that) has failed
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -109,11 +113,19 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> str:
         fs.makedirs(inside.rsplit("/", 1)[0], exist_ok=True)
         if not isinstance(fs, LocalFileSystem):
             file = fs.open(inside, "wb", autocommit=False)
-            try:
-                hashing = _Hashing(file)
+            hashing = _Hashing(file)
+
+            def upload() -> None:
                 write(hashing)  # type: ignore[arg-type]
                 file.close()
-                file.commit()
+                if not hashing.given_up:
+                    file.commit()
+
+            try:
+                if isinstance(fs, AsyncFileSystem):  # over a network
+                    _watched(upload, hashing, path)
+                else:
+                    upload()
             except BaseException:
                 file.closed = True  # else what was written so far would be finished when the file is collected
                 with suppress(Exception):  # the server may be away: the first error is the one to tell
@@ -135,6 +147,39 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> str:
         return hashing.digest()
 
 
+def _watched(upload: Callable[[], None], hashing: _Hashing, path: str) -> None:
+    """Runs `upload` in a thread and looks at its progress: clients of object stores have a deadline for an answer, but
+    none for a server that stops to read."""
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            upload()
+        except BaseException as e:
+            ended.put(e)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, daemon=True, name="upload").start()
+    position = -1
+    while True:
+        try:
+            error = ended.get(timeout=STALLED_SECONDS)
+        except queue.Empty:
+            if hashing.tell() == position:
+                hashing.given_up = True
+                raise StoreError(
+                    f"the storage has taken nothing for {STALLED_SECONDS:g} s",
+                    where=path,
+                    mend="is it up? Give the same command again: what was finished is kept",
+                ) from None
+            position = hashing.tell()
+            continue
+        if error is not None:
+            raise error
+        return
+
+
 def write_bytes(path: str, data: bytes) -> str:
     return write_atomic(path, lambda f: f.write(data))
 
@@ -145,6 +190,27 @@ def write_text(path: str, text: str) -> str:
 
 def write_json(path: str, value: Any) -> str:
     return write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_sealed(path: str, value: dict[str, Any]) -> str:
+    """JSON with a checksum of its own under the key `checksum`."""
+    plain = json.loads(json.dumps(value))  # as it will be read: keys are strings
+    return write_json(path, plain | {"checksum": _seal(plain)})
+
+
+def read_sealed(path: str) -> dict[str, Any]:
+    """
+    Raises:
+        StoreError: also where the content is not what was written.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("checksum", None) != _seal(value):
+        raise StoreError("its checksum is not that of its content: cut off or changed", where=path)
+    return value
+
+
+def _seal(value: Any) -> str:
+    return sha256_of(json.dumps(value, sort_keys=True).encode())
 
 
 def sha256(path: str) -> str:
@@ -194,8 +260,11 @@ class _Hashing:
         self._sha = hashlib.sha256()
         self._position = 0
         self.closed = False
+        self.given_up = False
 
     def write(self, data: bytes) -> int:
+        if self.given_up:
+            raise StoreError("given up")
         self._sha.update(data)
         self._file.write(data)
         self._position += len(memoryview(data).cast("B"))

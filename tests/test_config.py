@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise import config, store
@@ -94,6 +96,91 @@ def test_files_overrides_and_environment(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_tree_gets_anything_but_a_config_error(tree: object) -> None:
     with suppress(ConfigError):
         config.build(RunOptions, {"data": tree} if not isinstance(tree, dict) else tree)
+
+
+def error_of(action: Callable[[], object]) -> ConfigError | None:
+    try:
+        action()
+    except ConfigError as e:
+        return e
+    return None
+
+
+SNIPPETS = [
+    "[",
+    "{",
+    "a: ",
+    "- ",
+    "&a ",
+    "*a",
+    "!!python/object:os.system ",
+    "2001-99-99",
+    ".inf",
+    ".nan",
+    "'",
+    '"',
+    "|",
+    ">",
+]
+SNIPPETS += [
+    "? ",
+    "<<: ",
+    "1e999",
+    "0x",
+    "~",
+    "\t",
+    "  ",
+    "---",
+    "...",
+    "%YAML 9",
+    "${NOT_SET_ANYWHERE}",
+    "9" * 400,
+    "\x00",
+    "é",
+]
+NAMES = sorted({part for path, _, _ in config.describe(RunOptions) for part in path.split(".")})
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(SNIPPETS) | st.sampled_from(NAMES) | st.sampled_from([":", ": ", "\n", "\n  "]), max_size=12
+    )
+)
+def test_any_yaml_is_a_configuration_or_names_what_is_wrong(parts: list[str]) -> None:
+    store.write_text("memory://fuzz.yaml", "".join(parts))
+    for overrides in ((), ("data={world: {}}",), (f"seed={''.join(parts)}",)):
+        error = error_of(lambda: config.load(RunOptions, "memory://fuzz.yaml", overrides))  # noqa: B023
+        assert error is None or error.where
+
+
+def test_values_of_any_kind_are_refused_by_their_dotted_path() -> None:
+    wrong = [
+        None,
+        True,
+        -1,
+        10**400,
+        float("nan"),
+        float("-inf"),
+        "",
+        "text",
+        [],
+        [[]],
+        {},
+        {"x": 1},
+        b"x",
+        "2001-99-99",
+    ]
+    for path, _, _ in config.describe(RunOptions):
+        for value in wrong:
+            tree: dict[str, Any] = {"data": {"world": {}}}
+            *parents, last = path.split(".")
+            inner = tree
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = value
+            error = error_of(lambda: config.build(RunOptions, tree))  # noqa: B023
+            assert error is None or re.split(r"[.\[]", error.where)[0] in (path.split(".")[0], "data", "language")
 
 
 def test_every_option_has_a_sentence() -> None:

@@ -148,7 +148,7 @@ def make_job(plan: Plan, folder: str, gate: str, log: str) -> Job:
         incarnations=store.join(folder, "incarnations.json"),
         seed=0,
         phase_number=0,
-        cluster=ClusterOptions(num_workers=1, snapshot_seconds=plan.snapshot_seconds),
+        cluster=ClusterOptions(num_workers=1, snapshot_seconds=plan.snapshot_seconds, snapshot_share=1.0),
         downpour=DownpourOptions(),
         optimizer=OptimizerOptions(rate=RATE, initial_accumulator=INITIAL_ACCUMULATOR),
     )

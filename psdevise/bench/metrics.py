@@ -205,7 +205,7 @@ def _train(scraped: bool, epochs: int) -> _Turn:
             incarnations=f"{folder}/incarnations.json",
             seed=0,
             phase_number=1,
-            cluster=ClusterOptions(host="inprocess", num_workers=2, snapshot_seconds=1e9),
+            cluster=ClusterOptions(host="inprocess", num_workers=2, snapshot_seconds=1e9, snapshot_share=1.0),
             downpour=DownpourOptions(),
             optimizer=OptimizerOptions(),
         )

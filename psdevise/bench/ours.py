@@ -85,6 +85,7 @@ def make_job(specification: Specification, host: str = "ray") -> Job:
             num_shards=specification.shards,
             lease_seconds=PATIENCE,
             snapshot_seconds=SNAPSHOT_SECONDS * specification.sides,
+            snapshot_share=1.0,
         ),
         downpour=DownpourOptions(n_fetch=n, n_push=n, local_step="adagrad" if n > 1 else "none", deadline=PATIENCE),
         optimizer=OptimizerOptions(rate=RATE, initial_accumulator=INITIAL_ACCUMULATOR),

@@ -34,13 +34,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Context:
-    """full: the long form; images, text: real data, by path; on_progress: called with (done, of, what)."""
+    """full: the long form; images, text: real data, by path; on_progress: called with (done, of, what); on_note: with
+    what a reader is to know, such as what had to be left out."""
 
     full: bool = False
     images: str | None = None
     text: str | None = None
     seed: int = 0
     on_progress: Callable[[int, int, str], None] = lambda done, of, what: None
+    on_note: Callable[[str], None] = lambda text: None
 
 
 def to_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """`psdevise bench wire`: pull and push beside memcpy and Adagrad in the same process, round trips, sparse rows.
 
 A pull counts when a version newer than the last one lies whole in memory that the worker owns: each one is preceded by
-a push, and looked at for tears. A push counts when its shards have checked it, applied it and said so.
+a push, and looked at for tears. A push counts when its shards have checked it, applied it and said so. Between
+two hosts the same stands beside a plain TCP stream (`between`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from psdevise.bench import arithmetic, machine
+from psdevise.bench import arithmetic, between, machine, namespaces
 from psdevise.bench.endpoint import Endpoint, Server
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
@@ -43,6 +44,10 @@ def run(context: Context) -> list[Row]:
         for megabytes in MEGABYTES if shards == 1 or context.full else (16.0, 256.0):
             cases[case_of(megabytes, shards)] = partial(dense, megabytes, shards)
     cases["a writer at full speed"] = partial(contended, 16.0)
+    if why_not := namespaces.missing():
+        context.on_note(f"wire, between two hosts: left out, {why_not}")
+    else:
+        cases["between two hosts"] = lambda folder: between.run(context)
     for dim in DIMS:
         cases[f"sparse rows of {dim}"] = partial(sparse, dim)
     os.environ.setdefault("RAY_worker_niceness", "0")

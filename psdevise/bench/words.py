@@ -109,7 +109,9 @@ def train(prepared: Prepared, options: LanguageOptions, workers: int, seed: int)
     counts = tuple(prepared.vocabulary.counts.tolist())
     # More workers than cores share them: Ray places no more CPUs than there are.
     share = min(1.0, (os.cpu_count() or 1) / workers)
-    cluster = ClusterOptions(num_workers=workers, num_shards=1, cpus_per_worker=share, snapshot_seconds=1e9)
+    cluster = ClusterOptions(
+        num_workers=workers, num_shards=1, cpus_per_worker=share, snapshot_seconds=1e9, snapshot_share=1.0
+    )
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             run="bench-words",

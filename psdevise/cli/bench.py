@@ -13,7 +13,7 @@ from psdevise.cli.console import console, counted_steps
 # name → one line of help; the module is psdevise.bench.NAME and has run(context) -> list[Row].
 BENCHMARKS: dict[str, str] = {
     "worker": "training speed beside bare PyTorch processes and DDP; with --full also Ray's example and torch RPC",
-    "wire": "pull and push beside memcpy and Adagrad, round trips, sparse rows",
+    "wire": "pull and push beside memcpy and Adagrad, round trips, sparse rows; as root also between two hosts",
     "scale": "1 to 16 workers that only wait: steps per second, lag, where the server saturates",
     "straggler": "one slow worker of four: time to a loss, beside three workers and synchronous training",
     "memory": "bytes per parameter of server, worker and driver; growth over 20,000 steps",
@@ -48,7 +48,7 @@ def bench(name: str, json_path: str | None, full: bool, images: str | None, text
         def on_progress(done: int, of: int, what: str) -> None:
             progress.update(bar, completed=done, total=of, description=what)
 
-        rows: list[Row] = module.run(Context(full, images, text, seed, on_progress))
+        rows: list[Row] = module.run(Context(full, images, text, seed, on_progress, progress.console.print))
     if json_path is not None:
         store.write_json(json_path, to_plain(rows))
     console.print(table(name, rows))

@@ -102,7 +102,7 @@ class Display:
             case events.Notice(phase, text):
                 self._say("!", "yellow", phase, text)
             case events.Restarted(phase, role, rank, _, reason, examples):
-                lost = f" ({short(examples)} examples again)" if examples else ""
+                lost = f" ({short(examples)} examples {event.fate})" if examples else ""
                 self._say("!", "yellow", phase, f"{role} {rank} was restarted{lost}: {reason}")
             case _:
                 pass

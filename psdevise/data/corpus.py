@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psdevise import store
+from psdevise.data.pictures import whole
 from psdevise.errors import DataError
 
 Sentence = npt.NDArray[np.int32]
@@ -78,15 +79,14 @@ class Corpus:
         last = int(np.searchsorted(self._starts, stop, "left"))
         for number in range(first, last):
             part, group = self._groups[number]
-            column = self._parts[part].read_row_group(group, columns=["words"]).column(0).combine_chunks()
-            offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
+            with whole(f"corpus, part {part}"):
+                column = self._parts[part].read_row_group(group, columns=["words"]).column(0).combine_chunks()
+                offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
             begin, end = (int(self._starts[number + i]) for i in (0, 1))
             for i in range(max(start, begin) - begin, min(stop, end) - begin):
                 yield values[offsets[i] : offsets[i + 1]].astype(np.int32, copy=False)
 
 
 def _open(path: str) -> pq.ParquetFile:
-    try:
+    with whole(path):
         return pq.ParquetFile(store.open_read(path))
-    except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(f"not a corpus: {e}", where=path, mend="remove it, and give the same command again") from e

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psdevise import store
-from psdevise.errors import DataError
+from psdevise.data.pictures import whole
 
 ROWS = 2000  # of a row group
 
@@ -73,16 +73,14 @@ def read(path: str, keep: Sequence[str] | None = None) -> Features:
     Raises:
         DataError: the file is cut off or not such a table.
     """
-    try:
+    with whole(path):
         with store.open_read(path) as file:
             table = pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(f"cannot be read: {e}", where=path, mend="remove it, and give the same command again") from e
-    labels = [tuple(row) for row in table.column("labels").to_pylist()]
-    column = table.column("features").combine_chunks()
-    dim = column.type.list_size
-    values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float32, copy=False)
-    ids = table.column("id").to_pylist()
+        labels = [tuple(row) for row in table.column("labels").to_pylist()]
+        column = table.column("features").combine_chunks()
+        dim = column.type.list_size
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float32, copy=False)
+        ids = table.column("id").to_pylist()
     if keep is None:
         return Features(ids, values, labels)
     wanted = set(keep)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from psdevise import store
 from psdevise.errors import DataError
@@ -52,17 +53,13 @@ class PictureTable:
         self._files: list[pq.ParquetFile] = []
         self._label_column = self.columns.labels
         for name in parts(path):
-            try:
+            with whole(name):
                 file = pq.ParquetFile(store.open_read(name))
-            except (pa.ArrowInvalid, OSError) as e:
-                raise DataError(
-                    f"not a whole Parquet file: {e}",
-                    where=name,
-                    mend="it was cut off or is of another format",
-                ) from e
+                if sum(_rows_of_groups(file)) != file.metadata.num_rows or min(_rows_of_groups(file), default=0) < 0:
+                    raise pa.ArrowInvalid("its row groups do not add up")
             self._check_columns(file.schema_arrow.names, name)
             self._files.append(file)
-        groups = [f.metadata.row_group(i).num_rows for f in self._files for i in range(f.metadata.num_row_groups)]
+        groups = [rows for f in self._files for rows in _rows_of_groups(f)]
         self.row_groups: tuple[int, ...] = tuple(groups)
         self.rows = sum(groups)
 
@@ -101,21 +98,18 @@ class PictureTable:
         base = 0
         for file, group, rows in self._groups():
             if base + rows > start and base < stop:
-                names = file.schema_arrow.names
-                with_id = self.columns.id in names
-                try:
-                    table = file.read_row_group(group, columns=wanted + ([self.columns.id] if with_id else []))
-                except (pa.ArrowInvalid, OSError) as e:
-                    raise DataError(f"row group {group} is broken: {e}", where=self.path) from e
                 a, b = max(start - base, 0), min(stop - base, rows)
-                part = table.slice(a, b - a)
-                data = part.column(self.columns.image).to_pylist()
-                labels = part.column(self._label_column).to_pylist()
-                ids = part.column(self.columns.id).to_pylist() if with_id else range(base + a, base + b)
-                pictures += [
-                    Picture(str(i), _bytes(d), _as_labels(v), base + a + n)
-                    for n, (i, d, v) in enumerate(zip(ids, data, labels, strict=True))
-                ]
+                with whole(f"{self.path}, row group {group}"):
+                    with_id = self.columns.id in file.schema_arrow.names
+                    table = file.read_row_group(group, columns=wanted + ([self.columns.id] if with_id else []))
+                    part = table.slice(a, b - a)
+                    data = part.column(self.columns.image).to_pylist()
+                    labels = part.column(self._label_column).to_pylist()
+                    ids = part.column(self.columns.id).to_pylist() if with_id else range(base + a, base + b)
+                    pictures += [
+                        Picture(str(i), _bytes(d), _as_labels(v), base + a + n)
+                        for n, (i, d, v) in enumerate(zip(ids, data, labels, strict=True))
+                    ]
             base += rows
         return pictures
 
@@ -125,7 +119,11 @@ class PictureTable:
                 yield file, group, file.metadata.row_group(group).num_rows
 
     def _column(self, name: str) -> list[Any]:
-        return [v for file in self._files for v in file.read(columns=[name]).column(0).to_pylist()]
+        with whole(self.path):
+            found = [v for file in self._files for v in file.read(columns=[name]).column(0).to_pylist()]
+            if len(found) != self.rows:
+                raise pa.ArrowInvalid(f"{len(found)} values of {name!r} for {self.rows} rows")
+            return found
 
     def _check_columns(self, names: list[str], where: str) -> None:
         if self._label_column not in names and "label" in names:
@@ -164,8 +162,7 @@ def decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     """
     image = open_rgb(data)
     if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
+        width, height = scaled(image, size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))
@@ -177,8 +174,7 @@ def crops_of(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     `size` · 256/224, and their mirror images (Krizhevsky et al. 2012, section 4.1: 224 of 256 pixels)."""
     side = round(size * 256 / 224)
     image = open_rgb(data)
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+    width, height = scaled(image, side)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     # The corners are those of the central square, as there.
     left, top, free = (width - side) // 2, (height - side) // 2, side - size
@@ -197,9 +193,39 @@ def open_rgb(data: bytes) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data))
-        return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        found = image.convert("RGB")
+    except Exception as e:  # each format's decoder raises what it likes
         raise DataError(f"not a readable picture: {e}") from e
+    if not min(found.size):
+        raise DataError("not a readable picture: it has no pixels")
+    return found
+
+
+def scaled(image: Image.Image, shorter: int) -> tuple[int, int]:
+    """Width and height of the picture when its shorter side has become `shorter` pixels.
+
+    Raises:
+        DataError: a strip so narrow that it would become larger than Pillow's limit for a picture.
+    """
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+        raise DataError(f"a strip of {image.size[0]} × {image.size[1]} pixels")
+    return width, height
+
+
+@contextmanager
+def whole(where: str) -> Iterator[None]:
+    """Turns what pyarrow raises on a broken file into a DataError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as e:
+        mend = "it was cut off, changed, or is of another format"
+        raise DataError(f"not a whole Parquet file: {e}", where=where, mend=mend) from e
+
+
+def _rows_of_groups(file: pq.ParquetFile) -> list[int]:
+    return [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
 
 
 def classes(tables: Sequence[PictureTable]) -> tuple[str, ...]:

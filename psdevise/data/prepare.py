@@ -25,7 +25,7 @@ from PIL import Image
 
 from psdevise import store
 from psdevise.config import option
-from psdevise.data.pictures import SOURCE_ROW, Columns, open_rgb
+from psdevise.data.pictures import SOURCE_ROW, Columns, open_rgb, scaled
 from psdevise.data.processes import pool
 from psdevise.data.sources import open_source
 from psdevise.errors import ConfigError, DataError, PsdeviseError, TooManyBroken
@@ -216,8 +216,7 @@ def _convert(data: bytes, resize: int | None) -> tuple[bytes, str]:
     digest = hashlib.blake2b(image.tobytes(), digest_size=12).hexdigest()
     if resize is None or min(image.size) == resize:
         return data, digest
-    scale = resize / min(image.size)
-    width, height = (max(resize, round(side * scale)) for side in image.size)
+    width, height = scaled(image, resize)
     file = io.BytesIO()
     image.resize((width, height), Image.Resampling.LANCZOS).save(file, "JPEG", quality=95)
     return file.getvalue(), digest

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from psdevise import store
 from psdevise.data.archives import members, read_inside
-from psdevise.data.pictures import Columns, PictureTable
+from psdevise.data.pictures import Columns, PictureTable, whole
 from psdevise.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -119,11 +118,8 @@ def _folders(path: str) -> Source:
 
 def _parquet(path: str, columns: Columns) -> Source:
     """Encoded images, or paths of images in a column of text."""
-    try:
-        with store.open_read(path) as file:
-            schema = pq.ParquetFile(file).schema_arrow
-    except (pa.ArrowInvalid, OSError) as e:
-        raise DataError(f"not a whole Parquet file: {e}", where=path, mend="it was cut off; make it again") from e
+    with whole(path), store.open_read(path) as file:
+        schema = pq.ParquetFile(file).schema_arrow
     if columns.image in schema.names and str(schema.field(columns.image).type) in ("string", "large_string"):
         return _table(path, columns)
     table = PictureTable(path, columns)
@@ -162,7 +158,7 @@ def _table(path: str, columns: Columns) -> Source:
 
 def _table_rows(path: str) -> list[dict[str, object]]:
     if path.lower().endswith(".parquet"):
-        with store.open_read(path) as file:
+        with whole(path), store.open_read(path) as file:
             return list(pq.read_table(file).to_pylist())
     text = store.read_text(path)
     if path.lower().endswith(".csv"):

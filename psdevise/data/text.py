@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -60,7 +61,7 @@ class Text:
                         for line in file:
                             if stripped := line.strip():
                                 yield stripped
-        except (EOFError, OSError, lzma.LZMAError, zstandard.ZstdError, pa.ArrowInvalid) as e:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
 
@@ -82,6 +83,9 @@ class Text:
             if self._column not in batch.schema.names:
                 mend = f"columns here: {', '.join(batch.schema.names)}"
                 raise DataError(f"no column {self._column!r}", where=self.path, mend=mend)
+            kind = batch.schema.field(self._column).type
+            if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+                raise DataError(f"column {self._column!r} holds {kind}, not text", where=self.path)
             for value in batch.column(self._column).to_pylist():
                 for line in (value or "").splitlines():
                     if stripped := line.strip():

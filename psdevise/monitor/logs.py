@@ -41,6 +41,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk: what ends the run for it says so, and not each line that is lost."""
+
+
 def begin(folder: str, process: str) -> logging.Handler | None:
     """Logs this process to `folder`/`process`.jsonl, appending; None where that cannot be written (an object store, a
     disk that this node lacks): a run does not fail for its log."""
@@ -48,7 +53,7 @@ def begin(folder: str, process: str) -> logging.Handler | None:
         return None
     try:
         store.make_folder(folder)
-        handler = logging.FileHandler(store.join(folder, f"{process}.jsonl"), encoding="utf-8")
+        handler = _File(store.join(folder, f"{process}.jsonl"), encoding="utf-8")
     except (OSError, StoreError):
         return None
     handler.setFormatter(JsonLines(process))
@@ -84,8 +89,9 @@ def log_event(event: Event) -> None:
             logger.info("%s %s", phase, "is reused" if reused else f"ended after {seconds:.1f} s")
         case SnapshotWritten(phase, number, seconds):
             logger.info("%s: snapshot %d in %.2f s", phase, number, seconds)
-        case Restarted(phase=phase, role=role, rank=rank, incarnation=incarnation, reason=reason):
-            logger.warning("%s: %s %d is incarnation %d now: %s", phase, role, rank, incarnation, reason)
+        case Restarted(phase, role, rank, incarnation, reason, examples):
+            what = f", {examples} examples {event.fate}" if examples else ""
+            logger.warning("%s: %s %d is incarnation %d now%s: %s", phase, role, rank, incarnation, what, reason)
         case Notice(phase, text):
             logger.warning("%s: %s", phase, text) if phase else logger.info("%s", text)
         case RunFinished(seconds=seconds):

@@ -24,7 +24,7 @@ def describe_phases(journal: Journal) -> list[dict[str, Any]]:
         restarts = [r for a in phase.chain for r in a.restarts]
         notes = [f"stopped {len(phase.chain) - 1} × and continued"] if len(phase.chain) > 1 else []
         notes += [
-            f"{r.role} {r.rank} was restarted{f' ({short(r.examples)} examples again)' if r.examples else ''}:"
+            f"{r.role} {r.rank} was restarted{f' ({short(r.examples)} examples {r.fate})' if r.examples else ''}:"
             f" {r.reason}"
             for r in restarts
         ]

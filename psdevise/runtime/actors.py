@@ -17,14 +17,15 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError
 
 from psdevise import errors
 from psdevise.monitor import logs
 from psdevise.monitor.logs import logger
+from psdevise.runtime.failures import from_coordinator
 from psdevise.runtime.local import LocalServer
 from psdevise.runtime.memory import keep_freed, peak_bytes
 from psdevise.runtime.reader import ReadAhead
+from psdevise.runtime.remote import Address, RemoteServer
 from psdevise.runtime.segment import Gradients, SharedMemory, available
 from psdevise.runtime.wire import Wire
 from psdevise.server import snapshot
@@ -42,7 +43,8 @@ NORM_SECONDS = 10.0  # between two passes over a shard's accumulators
 
 
 class ShardActor:
-    """One shard; restores itself from the snapshot it is given."""
+    """One shard; restores itself from the snapshot it is given. `where` raises what went wrong with that: of an actor
+    whose __init__ raised Ray tells only that it is dead."""
 
     def __init__(
         self,
@@ -57,23 +59,46 @@ class ShardActor:
     ) -> None:
         logs.begin(*log)
         torch.set_num_threads(1)
+        self._refusal: errors.PsdeviseError | None = None
         start, stop = layout.range(index)
-        memory = SharedMemory(stop - start) if available else None
-        state = snapshot.load_for(folder, manifest, layout, index)
+        try:
+            memory = SharedMemory(stop - start) if available else None
+            state = snapshot.load_for(folder, manifest, layout, index)
+        except errors.PsdeviseError as e:
+            self._refusal = e
+            return
         self._shard = Shard(layout, index, optimizer, incarnation, state, lag, memory)
         self._lock = threading.Lock()
         self._update_seconds = 0.0
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
+        self._remote: RemoteServer | None = None
         logger.info("shard %d stands at version %s", index, tuple(self._shard.version))
 
     def where(self) -> str:
-        """The node this shard was placed on."""
+        """The node this shard was placed on.
+
+        Raises:
+            SnapshotError: it could not be restored.
+            ResourceError: the machine has not as much memory.
+        """
+        if self._refusal is not None:
+            raise self._refusal
         return str(ray.util.get_node_ip_address())
 
     def address(self) -> str | None:
         """Where workers of this machine reach the shard without Ray."""
         return None if self._local is None else self._local.address
+
+    def listen(self) -> Address | None:
+        """Where workers of other machines reach the shard without Ray; nothing listens before one has asked. None where
+        there are no other machines, and where Ray encrypts its calls: what goes without it would go in the clear."""
+        host = str(ray.util.get_node_ip_address())
+        if host.startswith("127.") or host in ("::1", "localhost") or os.environ.get("RAY_USE_TLS") == "1":
+            return None
+        if self._remote is None:
+            self._remote = RemoteServer(self._shard, host, self._lock, self._pushed)
+        return self._remote.address
 
     def call(self, method: str, *arguments: Any) -> Any:
         """pull, push, answer or average; a PsdeviseError is returned, not raised."""
@@ -115,11 +140,6 @@ class ShardActor:
             "pid": os.getpid(),
         }
 
-    def dense(self) -> Any:
-        """The whole state, for the end of a phase."""
-        with self._lock:
-            return self._shard.snapshot()
-
     def _pushed(self, seconds: float) -> None:
         self._update_seconds += seconds
 
@@ -160,7 +180,7 @@ class WorkerActor:
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()
         hands = _Hands(
-            Wire(coordinator, namespace, gradients, options.deadline),
+            Wire(coordinator, namespace, gradients, options.deadline, f"worker {self._rank} on {self.where()}"),
             coordinator,
             (self._rank, self._incarnation),
             ReadAhead(task, key, read_ahead),
@@ -175,7 +195,7 @@ class WorkerActor:
                 break
             value = hands.serve(effect)
         hands.report()
-        ray.get(coordinator.ask.remote("leave", self._rank, self._incarnation), timeout=options.deadline)
+        from_coordinator(coordinator.ask.remote("leave", self._rank, self._incarnation), options.deadline)
         logger.info("worker %d has ended", self._rank)
         return {"peak_bytes": peak_bytes()}
 
@@ -244,10 +264,7 @@ class _Hands:
         raise TypeError(f"no such effect: {effect!r}")
 
     def _ask_result(self, ref: Any) -> Any:
-        try:
-            return ray.get(ref, timeout=self._deadline)
-        except GetTimeoutError as e:
-            raise errors.DeadlineExceeded(f"the coordinator did not answer within {self._deadline:g} s") from e
+        return from_coordinator(ref, self._deadline)
 
     def _add(self, name: str, value: float) -> None:
         self._counters[name] = self._counters.get(name, 0.0) + value

@@ -91,9 +91,10 @@ def check_resources(options: ClusterOptions) -> None:
             an autoscaler could add are not known here, so on such a cluster only the deadline tells.
     """
     have = ray.cluster_resources()
-    gpu_workers = options.num_workers if options.gpu_workers is None else options.gpu_workers
+    workers = options.first_workers
+    gpu_workers = workers if options.gpu_workers is None else min(workers, options.gpu_workers)
     need = {
-        "CPU": options.num_workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard,
+        "CPU": workers * options.cpus_per_worker + options.num_shards * options.cpus_per_shard,
         "GPU": gpu_workers * options.gpus_per_worker,
     }
     for name, amount in need.items():

@@ -30,7 +30,7 @@ class CoordinatorActor:
         logs.begin(*log)
         ledger = Ledger(slices, epochs, seed, lease_seconds)
         self._coordinator = Coordinator(ledger, bound, warm_start, expected, start_seconds)
-        self._shards: list[str] = []
+        self._shards: list[tuple[str, str]] = []
         if state is not None:
             self._coordinator.restore(state)
         logger.info("coordinator of %d slices, %s", len(slices), "anew" if state is None else "from a snapshot")
@@ -39,10 +39,11 @@ class CoordinatorActor:
         """A method of the coordinator, by name."""
         return self._coordinator.answer(question, arguments, time.monotonic())
 
-    def announce(self, shards: list[str]) -> None:
-        """The names under which the shards' actors are found now; a restarted shard has a new one."""
-        self._shards = shards
-        logger.info("shards: %s", ", ".join(shards))
+    def announce(self, shards: list[str], hosts: list[str] | None = None) -> None:
+        """The names under which the shards' actors are found now, and where; a restarted shard has a new one."""
+        self._shards = list(zip(shards, hosts or [""] * len(shards), strict=True))
+        logger.info("shards: %s", ", ".join(" on ".join(filter(None, shard)) for shard in self._shards))
 
-    def shards(self) -> list[str]:
+    def shards(self) -> list[tuple[str, str]]:
+        """(name, host) of each."""
         return self._shards

@@ -23,6 +23,9 @@ class ClusterOptions:
     host: Literal["ray", "inprocess"] = option("ray", "ray, or inprocess: workers in turn in this process, for tests")
     address: str | None = option(None, "Ray cluster to join; null starts one in this process, or joins the job's own")
     num_workers: int = option(2, "Downpour workers", low=1)
+    min_workers: int | None = option(
+        None, "workers that a phase begins with; the others join when there is room for them; null: all", low=1
+    )
     num_shards: int = option(1, "parameter-server shards", low=1)
     cpus_per_worker: float = option(1.0, "CPU cores for each worker", low=0.0)
     gpus_per_worker: float = option(0.0, "GPUs for each worker; a worker with a GPU computes on it", low=0.0)
@@ -32,12 +35,27 @@ class ClusterOptions:
     start_timeout: float = option(120.0, "seconds to wait for Ray to place all workers and shards", low=1.0)
     lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
+    snapshot_share: float = option(
+        0.05,
+        "share of a phase after which a snapshot is due, too, so that a short phase has some; not where writing them"
+        " would take over a tenth of the time",
+        low=0.0,
+        high=1.0,
+    )
     max_restarts: int = option(20, "deaths of workers and shards in one phase before the run gives up", low=0)
+    max_bad_gradients: int = option(
+        10, "gradients of one worker that may be refused (not finite, wrong shape) before it is replaced", low=1
+    )
     read_ahead: int = option(4, "batches that are read and decoded ahead of the compute", low=1)
 
     def __post_init__(self) -> None:
         if self.shards_on is not None and not all(self.shards_on.partition("=")):
             raise ConfigError(f"{self.shards_on!r} is no KEY=VALUE", where="cluster.shards_on")
+
+    @property
+    def first_workers(self) -> int:
+        """How many a phase begins with: those of the lowest ranks."""
+        return self.num_workers if self.min_workers is None else min(self.min_workers, self.num_workers)
 
 
 class Interrupt(Protocol):

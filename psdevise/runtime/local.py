@@ -24,13 +24,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import reduction
-from multiprocessing.connection import Client, Listener
-from typing import Any, Final
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from psdevise.errors import DeadlineExceeded, PsdeviseError
-from psdevise.runtime.messages import Connected, receive, send
+from psdevise.errors import BadMessage, DeadlineExceeded, PsdeviseError
+from psdevise.monitor.logs import logger
+from psdevise.runtime.messages import receive, send
 from psdevise.runtime.segment import Gradients, Segment, SharedMemory, SharedView
 from psdevise.server.protocol import Gradient, Landing, Pulled
 from psdevise.server.shard import Shard
@@ -41,6 +42,7 @@ HOLD_SECONDS = 1.0
 HOLD_SECONDS_PER_FLOAT = 2e-8  # a copy at 200 MB/s
 PATIENCE_SECONDS = 0.02
 _END: Final = object()
+Connected: TypeAlias = "Connection[Any, Any]"
 
 
 class LocalServer:
@@ -81,26 +83,39 @@ class LocalServer:
             threading.Thread(target=_answer, args=(connection, replies), daemon=True, name="local-answer").start()
             segments: dict[int, Segment] = {}
             while True:
-                kind, *arguments = receive(connection)
-                if kind == "segment":
-                    number, nbytes = arguments
-                    segments[number] = Segment(reduction.recv_handle(connection), nbytes, writable=False)  # type: ignore[arg-type]
-                elif kind == "pull":
-                    self._pull(connection, replies, arguments)
-                elif kind == "push":
-                    where, gradient, *rest = arguments
-                    if where is not None:
-                        number, offset, n = where
-                        gradient = replace(gradient, dense=segments[number].floats(offset, n))
-                    begin = time.perf_counter()
-                    replies.put(self._call("push", gradient, *rest))
-                    self._on_push(time.perf_counter() - begin)
-                elif kind == "call":
-                    replies.put(self._call(*arguments))
+                message = receive(connection)
+                try:
+                    self._obey(message, connection, replies, segments)
+                except (TypeError, ValueError, KeyError, AttributeError) as e:
+                    raise BadMessage(f"{type(e).__name__}: {e}") from e
         except (EOFError, OSError):
             pass  # the worker is gone, or has done
+        except BadMessage as e:
+            logger.error("shard %d ended the connection to a worker of this machine: %s", self._shard.index, e)
         finally:
             replies.put(_END)
+
+    def _obey(
+        self, message: Any, connection: Connected, replies: queue.SimpleQueue[Any], segments: dict[int, Segment]
+    ) -> None:
+        kind, *arguments = message
+        if kind == "segment":
+            number, nbytes = arguments
+            segments[number] = Segment(reduction.recv_handle(connection), nbytes, writable=False)  # type: ignore[arg-type]
+        elif kind == "pull":
+            self._pull(connection, replies, arguments)
+        elif kind == "push":
+            where, gradient, *rest = arguments
+            if where is not None:
+                number, offset, n = where
+                gradient = replace(gradient, dense=segments[number].floats(offset, n))
+            begin = time.perf_counter()
+            replies.put(self._call("push", gradient, *rest))
+            self._on_push(time.perf_counter() - begin)
+        elif kind == "call":
+            replies.put(self._call(*arguments))
+        elif kind != "go":
+            raise BadMessage(f"{kind!r} is nothing that is asked for")
 
     def _call(self, method: str, *arguments: Any) -> Any:
         with self._lock:
@@ -143,15 +158,27 @@ def _peer_user(connection: Connected) -> int:
     return int(user)
 
 
+def _limit(connection: Connected, seconds: float) -> None:
+    """No read or write of this end takes longer: it is an OSError then."""
+    span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+
+
 class LocalLink:
     """A worker's way to one shard of its machine.
+
+    Args:
+        deadline: seconds that the shard may keep a message half written, or half read (it may have been stopped).
 
     Raises:
         ConnectionRefusedError: the shard is on another machine.
     """
 
-    def __init__(self, address: str, gradients: Gradients) -> None:
+    def __init__(self, address: str, gradients: Gradients, deadline: float = 60.0) -> None:
         self._connection = Client(address, "AF_UNIX")
+        _limit(self._connection, deadline)
         nbytes, self._n = receive(self._connection)
         self._view = SharedView(
             Segment(reduction.recv_handle(self._connection), nbytes, writable=False),  # type: ignore[arg-type]
@@ -179,7 +206,7 @@ class LocalLink:
         try:
             while ticket not in self._replies and self._connection.poll(0):
                 self._take()
-        except (EOFError, OSError):
+        except (EOFError, OSError, BadMessage):
             return True
         return ticket in self._replies
 
@@ -193,7 +220,7 @@ class LocalLink:
             if isinstance(ticket, Call):
                 return self._pull(ticket, time.monotonic() + deadline)
             return self._reply(ticket, time.monotonic() + deadline)
-        except (EOFError, OSError) as e:
+        except (EOFError, OSError, BadMessage) as e:
             raise ShardLost(f"the connection broke: {e}") from e
 
     # ------------------------------------------------------------------ messages

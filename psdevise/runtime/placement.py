@@ -1,4 +1,5 @@
-"""Where shards and workers go: a placement group of each, reserved whole or not at all.
+"""Where shards and workers go: a placement group of each, reserved whole or not at all; and one for each worker that
+may come later, which an autoscaler sees as well.
 
 Shards are spread over nodes, away from spot nodes (Ray's node label ray.io/market-type=spot): a node's end then takes
 few of them, and none of their own accord. Workers are packed, so that those with GPUs share nodes. The groups hold
@@ -15,7 +16,7 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from psdevise.errors import ResourceError
 from psdevise.runtime.job import ClusterOptions
@@ -49,8 +50,8 @@ def shard_bytes(layout: Layout) -> int:
     return math.ceil(4 * 4 * (dense + rows))
 
 
-def groups(cluster: ClusterOptions, largest_shard: int) -> tuple[Group, Group]:
-    """The shards' group and the workers'.
+def groups(cluster: ClusterOptions, largest_shard: int) -> tuple[Group, ...]:
+    """The shards' group, that of the workers that a phase begins with, and one for each that may come later.
 
     Args:
         largest_shard: bytes that it needs; a megabyte at least, for a group with nothing in it cannot be reserved.
@@ -68,12 +69,13 @@ def groups(cluster: ClusterOptions, largest_shard: int) -> tuple[Group, Group]:
         labels[key] = value
     return (
         Group("shards", (shard,) * cluster.num_shards, "SPREAD", labels),
-        Group("workers", tuple(workers), "PACK", {}),
+        Group("workers", tuple(workers[: cluster.first_workers]), "PACK", {}),
+        *(Group(f"worker {r}", (workers[r],), "PACK", {}) for r in range(cluster.first_workers, cluster.num_workers)),
     )
 
 
 class Placement:
-    """The reserved groups of a phase.
+    """The reserved groups of a phase; those of later workers may wait for their nodes.
 
     Raises:
         ResourceError: a group was not placed within `cluster.start_timeout` seconds; says which resource is missing.
@@ -81,8 +83,8 @@ class Placement:
 
     def __init__(self, name: str, cluster: ClusterOptions, largest_shard: int) -> None:
         self._groups: dict[str, PlacementGroup] = {}
-        wanted = groups(cluster, largest_shard)
-        for group in wanted:
+        self._wanted = {group.role: group for group in groups(cluster, largest_shard)}
+        for group in self._wanted.values():
             self._groups[group.role] = placement_group(
                 list(group.bundles),
                 strategy=group.strategy,
@@ -90,20 +92,28 @@ class Placement:
                 name=f"{name}/{group.role}/{secrets.token_hex(4)}",
                 bundle_label_selector=[group.labels] * len(group.bundles),
             )
-        for group in wanted:
-            if not self._groups[group.role].wait(cluster.start_timeout):
-                what = missing(group, ray.nodes(), ray.available_resources())
+        for role in ("shards", "workers"):
+            if not self._groups[role].wait(cluster.start_timeout):
+                what = self.missing(role)
                 self.remove()
                 raise ResourceError(
-                    f"the {group.role} were not placed within {cluster.start_timeout:g} s: {what}",
+                    f"the {role} were not placed within {cluster.start_timeout:g} s: {what}",
                     where=name,
                     mend="add nodes, ask for less, or raise cluster.start_timeout if nodes are still coming",
                 )
 
     def of(self, role: str, index: int, gpus: float = 0.0) -> dict[str, Any]:
-        """Options of the actor in bundle `index` of the group of `role`."""
-        strategy = PlacementGroupSchedulingStrategy(self._groups[role], index)
+        """Options of the actor in bundle `index` of the group of `role`, or of a later worker."""
+        own = role == "workers" and index >= len(self._wanted[role].bundles)
+        group, bundle = (f"worker {index}", 0) if own else (role, index)
+        strategy = PlacementGroupSchedulingStrategy(self._groups[group], bundle)
         return {"scheduling_strategy": strategy, "num_cpus": 0, "num_gpus": gpus}
+
+    def missing(self, role: str) -> str:
+        """What keeps the group of `role`, in words."""
+        if self._groups[role].wait(1):
+            return "room is reserved, but perhaps on a node that is gone or cannot be reached"
+        return missing(self._wanted[role], ray.nodes(), ray.available_resources())
 
     def remove(self) -> None:
         for group in self._groups.values():
@@ -135,6 +145,11 @@ def missing(group: Group, nodes: list[dict[str, Any]], free: dict[str, float]) -
             return f"{_amount(name, amount)} wanted, {_amount(name, free.get(name, 0.0))} free: others hold the rest"
     want = ", ".join(_amount(name, amount) for name, amount in group.bundles[0].items())
     return f"no node has {want} free at once for each of {len(group.bundles)}"
+
+
+def beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """On the driver's own node, for what could not outlive it anyway: else another node's end would be the run's."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def hosts(role: str, addresses: list[str]) -> str:

@@ -10,28 +10,33 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
-from psdevise.errors import DeadlineExceeded, ResourceError
+from psdevise.errors import DeadlineExceeded, ResourceError, WorkerLost
 from psdevise.events import Listener, Notice
+from psdevise.monitor.logs import logger
 from psdevise.runtime.actors import ShardActor, WorkerActor
 from psdevise.runtime.cluster import check_resources, connect
 from psdevise.runtime.coordinator_actor import CoordinatorActor
-from psdevise.runtime.failures import cause
+from psdevise.runtime.failures import brief, cause, from_coordinator
 from psdevise.runtime.job import Interrupt, Job, Trained
-from psdevise.runtime.placement import Placement, gpus_of, hosts, shard_bytes
+from psdevise.runtime.placement import Placement, beside_the_driver, gpus_of, hosts, shard_bytes
 from psdevise.runtime.progress import Meter
 from psdevise.server import snapshot
+from psdevise.server.hands import Ended, Lost, Terms
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.layout import Layout
 from psdevise.server.start import begin_phase
-from psdevise.server.supervisor import Ended, Lost, Supervisor, Terms
+from psdevise.server.supervisor import Supervisor
 from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
+
+RETRY_SECONDS = 0.2
 
 
 class OnRay:
@@ -50,24 +55,33 @@ class OnRay:
             job.cluster.num_workers,
             job.downpour.bound,
             job.cluster.snapshot_seconds,
+            job.cluster.snapshot_share,
             job.cluster.max_restarts,
+            job.cluster.max_bad_gradients,
+            job.cluster.start_timeout,
         )
         supervisor = Supervisor(hands, terms, layout, Incarnations(job.incarnations), start, on_event, hands.show)
         try:
             hands.start_coordinator(list(task.slices), task.epochs, start.coordinator)
             supervisor.start()
             status = supervisor.watch(interrupt.is_set)
-            return Trained(snapshot.gather(layout, hands.states()), status["audit"], meter.bill())
+            # From the last snapshot, which nobody's death can take away any more.
+            found = snapshot.load_all(start.folder, supervisor.manifest)
+            return Trained(snapshot.gather(layout, found), status["audit"], meter.bill())
         finally:
             hands.end()
 
 
 @dataclass
 class _Life:
+    """A worker: `place` is what will tell where it is, once it is there, and `result` how it ended, once it runs."""
+
     rank: int
     incarnation: int
     handle: Any
-    result: Any
+    place: Any
+    host: str = ""
+    result: Any = None
 
 
 class _Hands:
@@ -81,6 +95,7 @@ class _Hands:
         self._hosts: dict[int, str] = {}  # of the shards
         self._coordinator: Any = None
         self._shards: dict[int, Any] = {}
+        self._given_up: dict[int, Lost] = {}  # shards that did not answer in time: whatever they do, they are lost
         self._names: dict[int, str] = {}
         self._workers: dict[int, _Life] = {}
 
@@ -107,7 +122,7 @@ class _Hands:
         name = self._name("coordinator")
         self._coordinator = (
             ray.remote(CoordinatorActor)
-            .options(num_cpus=0, name=name, namespace=self._namespace)
+            .options(num_cpus=0, name=name, namespace=self._namespace, scheduling_strategy=beside_the_driver())
             .remote(
                 slices,
                 epochs,
@@ -115,7 +130,7 @@ class _Hands:
                 cluster.lease_seconds,
                 job.downpour.bound,
                 job.downpour.warm_start,
-                cluster.num_workers,
+                cluster.first_workers,
                 cluster.start_timeout,
                 state,
                 self._log(name),
@@ -123,36 +138,50 @@ class _Hands:
         )
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        return self._got(self._coordinator.ask.remote(method, *arguments), "coordinator")
+        return self._from_coordinator(self._coordinator.ask.remote(method, *arguments))
 
     # ------------------------------------------------------------------ shards
 
     def call_shards(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        refs = {i: getattr(self._shards[i], method).remote(*a) for i, a in arguments.items()}
-        found: dict[int, Any] = {}
+        end = time.monotonic() + self._job.downpour.deadline
+        refs = {i: self._ask_shard(i, method, a) for i, a in arguments.items() if i not in self._given_up}
+        found: dict[int, Any] = {i: lost for i, lost in self._given_up.items() if i in arguments}
         for index, ref in refs.items():
-            try:
-                found[index] = self._got(ref, f"shard-{index}")
-            except RayError as e:
-                found[index] = Lost(str(e).splitlines()[0])
+            while index not in found:
+                try:
+                    found[index] = ray.get(ref, timeout=max(0.0, end - time.monotonic()))
+                except ActorUnavailableError:  # its host does not answer just now; all methods may be called again
+                    time.sleep(RETRY_SECONDS)
+                    ref = self._ask_shard(index, method, arguments[index])
+                except GetTimeoutError:
+                    waited = f"{self._job.downpour.deadline:g} s (downpour.deadline)"
+                    found[index] = self._given_up[index] = self._lost(index, f"no answer to {method} within {waited}")
+                except RayTaskError as e:
+                    raise cause(e) from e
+                except RayError as e:
+                    found[index] = self._lost(index, brief(e))
         return found
+
+    def _ask_shard(self, index: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        return getattr(self._shards[index], method).remote(*arguments)
+
+    def _lost(self, index: int, reason: str) -> Lost:
+        return Lost(f"{reason.rstrip('.')}, on {self._hosts.get(index, 'a node that is gone')}")
 
     def start_shards(self, incarnations: Mapping[int, int], manifest: Mapping[str, Any]) -> None:
         for index, incarnation in incarnations.items():
+            if index in self._shards:  # one that only could not be reached must not go on beside the new one
+                ray.kill(self._shards[index])
             name = self._name(f"shard-{index}-{incarnation}")
             self._shards[index] = self._make_shard(index, incarnation, name, dict(manifest))
             self._names[index] = name
-        addresses = self._placed([self._shards[i].where.remote() for i in incarnations], "shards")
-        self._hosts |= dict(zip(incarnations, addresses, strict=True))
+            self._given_up.pop(index, None)
+        self._hosts |= self._placed({i: self._shards[i].where.remote() for i in incarnations}, "shards")
 
     def announce(self) -> None:
         names = [self._names[i] for i in range(self._layout.shards)]
-        self._got(self._coordinator.announce.remote(names), "coordinator")
-
-    def states(self) -> list[Any]:
-        """The shards' whole states, at the end of the phase."""
-        refs = [self._shards[i].dense.remote() for i in range(self._layout.shards)]
-        return [self._got(ref, f"shard-{i}") for i, ref in enumerate(refs)]
+        hosts = [self._hosts.get(i, "a node that is gone") for i in range(self._layout.shards)]
+        self._from_coordinator(self._coordinator.announce.remote(names, hosts))
 
     def _make_shard(self, index: int, incarnation: int, name: str, manifest: dict[str, Any]) -> Any:
         job = self._job
@@ -166,13 +195,23 @@ class _Hands:
 
     def start_workers(self, incarnations: Mapping[int, int]) -> None:
         for rank, incarnation in incarnations.items():
-            self._workers[rank] = _Life(rank, incarnation, self._make_worker(rank, incarnation), None)
+            handle = self._make_worker(rank, incarnation)
+            self._workers[rank] = _Life(rank, incarnation, handle, handle.where.remote())
 
     def await_workers(self) -> None:
-        addresses = self._placed([life.handle.where.remote() for life in self._workers.values()], "workers")
-        if len({*addresses, *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
+        first = range(self._job.cluster.first_workers)
+        found = self._placed({rank: life.place for rank, life in self._workers.items() if rank in first}, "workers")
+        if len({*found.values(), *self._hosts.values()}) > 1:  # on one machine everybody knows where everything is
             self._on_event(Notice(self._job.phase, hosts("shards", [self._hosts[i] for i in sorted(self._hosts)])))
-            self._on_event(Notice(self._job.phase, hosts("workers", addresses)))
+            self._on_event(Notice(self._job.phase, hosts("workers", [found[i] for i in sorted(found)])))
+
+    def up(self) -> list[int]:
+        waiting = {life.place: life for life in self._workers.values() if life.result is None}
+        there = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0] if waiting else []
+        for ref in there:
+            with suppress(RayError):  # one that has died is run all the same, and then has ended
+                waiting[ref].host = ray.get(ref)
+        return [waiting[ref].rank for ref in there]
 
     def run_worker(self, rank: int) -> None:
         job, life = self._job, self._workers[rank]
@@ -188,17 +227,20 @@ class _Hands:
             make_device(0) if gpus_of(job.cluster, rank) <= 0 else "cuda",
         )
 
+    def host(self, rank: int) -> str:
+        return self._workers[rank].host
+
     def end_worker(self, rank: int) -> None:
         life = self._workers.pop(rank, None)
         if life is not None:
             ray.kill(life.handle)
 
     def ended(self, seconds: float) -> list[Ended]:
-        results = {life.result: life for life in self._workers.values() if life.result is not None}
-        if not results:
+        lives = {life.place if life.result is None else life.result: life for life in self._workers.values()}
+        if not lives:
             return []
-        refs, _ = ray.wait(list(results), num_returns=len(results), timeout=seconds)
-        return [self._end_of(results[ref]) for ref in refs]
+        refs, _ = ray.wait(list(lives), num_returns=len(lives), timeout=seconds)
+        return [self._end_of(lives[ref]) for ref in refs if lives[ref].result is not None]
 
     def _end_of(self, life: _Life) -> Ended:
         reason = ""
@@ -206,12 +248,17 @@ class _Hands:
             self._peak("worker", ray.get(life.result)["peak_bytes"])
         except RayTaskError as e:
             raised = cause(e)
-            if not isinstance(raised, Replaced):
+            if isinstance(raised, WorkerLost):  # has it gone, the next question to it says so
+                reason = f"it did not reach the coordinator: {raised.what}"
+            elif isinstance(raised, DeadlineExceeded):  # another one may have a better way, or find a new shard
+                reason = f"{raised.where}: {raised.what}" if raised.where else raised.what
+            elif isinstance(raised, Replaced):
+                reason = "its lease ran out"
+            else:
                 raise raised from e
-            reason = "its lease ran out"
         except RayError as e:
-            reason = str(e).splitlines()[0]
-        return Ended(life.rank, life.incarnation, reason)
+            reason = brief(e).rstrip(".")
+        return Ended(life.rank, life.incarnation, f"{reason}, on {life.host}" if reason and life.host else reason)
 
     def _make_worker(self, rank: int, incarnation: int) -> Any:
         cluster, name = self._job.cluster, self._name(f"worker-{rank}-{incarnation}")
@@ -237,28 +284,34 @@ class _Hands:
 
     # ------------------------------------------------------------------ waiting
 
-    def _got(self, ref: Any, who: str) -> Any:
-        deadline = self._job.downpour.deadline
-        try:
-            return ray.get(ref, timeout=deadline)
-        except GetTimeoutError as e:
-            raise DeadlineExceeded(f"no answer within {deadline:g} s", where=self._name(who)) from e
-        except RayTaskError as e:
-            raise cause(e) from e
+    def _from_coordinator(self, ref: Any) -> Any:
+        return from_coordinator(ref, self._job.downpour.deadline, self._name("coordinator"))
 
-    def _placed(self, refs: list[Any], role: str) -> list[Any]:
-        """The answers of actors that have just been made: they are there, and their __init__ is through."""
+    def _placed(self, refs: dict[int, Any], role: str) -> dict[int, str]:
+        """Where actors are that have just been made, but for those that have died since."""
+        assert self._placement is not None
         timeout = self._job.cluster.start_timeout
-        try:
-            return ray.get(refs, timeout=timeout)
-        except GetTimeoutError as e:
+        _, late = ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout)
+        if late:
+            one, missing = role.removesuffix("s"), self._placement.missing(role)
+            lives = self._hosts if role == "shards" else {}
+            who = [
+                f"{one}-{i}" + (f" (before on {lives[i]})" if i in lives else "") for i, r in refs.items() if r in late
+            ]
             raise ResourceError(
-                f"the {role} have their place, but did not start within {timeout:g} s",
-                where=self._job.phase,
-                mend="raise cluster.start_timeout if nodes are slow to install what the job brings along",
-            ) from e
-        except RayError as e:
-            raise cause(e) from e
+                f"{', '.join(who)} did not start within {timeout:g} s: {missing}",
+                where=self._name(role),
+                mend="add nodes, or raise cluster.start_timeout if they are slow to install what the job brings along",
+            )
+        found: dict[int, str] = {}
+        for index, ref in refs.items():
+            try:
+                found[index] = ray.get(ref)
+            except RayTaskError as e:
+                raise cause(e) from e
+            except RayError as e:
+                logger.warning("%s %d died while it started: %s", role, index, brief(e))
+        return found
 
     def _name(self, role: str) -> str:
         return f"{self._job.run}/{self._job.phase}/{role}"

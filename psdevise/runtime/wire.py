@@ -1,15 +1,19 @@
 """A worker's calls to its shards, each by the shortest way there is: shared memory on the same machine (`local`), a
-Ray call to another. Where a shard was restarted, the coordinator knows its new name."""
+TCP stream to another (`remote`), Ray where there is neither. Where a restarted shard is, the coordinator knows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from psdevise import errors
+from psdevise.monitor.logs import logger
+from psdevise.runtime.failures import brief, from_coordinator
 from psdevise.runtime.local import LocalLink
+from psdevise.runtime.remote import RemoteLink
 from psdevise.runtime.segment import Gradients
 from psdevise.worker.effects import Call, ShardLost
 
@@ -51,21 +55,24 @@ class RayLink:
         except RayTaskError as e:
             raise e.as_instanceof_cause() from e
         except RayError as e:
-            raise ShardLost(str(e).splitlines()[0]) from e
+            raise ShardLost(brief(e)) from e
 
 
 class Wire:
     """
     Args:
-        coordinator: the actor that knows the shards' names.
+        coordinator: the actor that knows the shards' names and hosts.
         gradients: the worker's memory for gradients on their way.
         deadline: seconds that any one answer may take.
+        who: the worker and its host, for errors.
     """
 
-    def __init__(self, coordinator: Any, namespace: str, gradients: Gradients | None, deadline: float) -> None:
+    def __init__(
+        self, coordinator: Any, namespace: str, gradients: Gradients | None, deadline: float, who: str = ""
+    ) -> None:
         self._coordinator, self._namespace, self._deadline = coordinator, namespace, deadline
-        self._gradients = gradients
-        self._names: list[str] = ray.get(coordinator.shards.remote(), timeout=deadline)
+        self._gradients, self._who = gradients, who
+        self._shards: list[tuple[str, str]] = self._where()
         self._links: dict[int, Link] = {}
 
     def send(self, calls: tuple[Call, ...]) -> list[Any]:
@@ -94,12 +101,19 @@ class Wire:
         except ShardLost as e:
             return self._lost(shard, link, e)
         except errors.DeadlineExceeded as e:
-            return errors.DeadlineExceeded(e.what, where=self._names[shard], mend=e.mend)
+            return errors.DeadlineExceeded(e.what, where=self._called(shard), mend=e.mend)
 
     def _lost(self, shard: int, link: Link | None, error: ShardLost) -> ShardLost:
         if self._links.get(shard) is link:
             self._links.pop(shard, None)
-        return ShardLost(error.what, where=self._names[shard])
+        return ShardLost(error.what, where=self._called(shard))
+
+    def _called(self, shard: int) -> str:
+        asked_by = f", asked by {self._who}" if self._who else ""
+        return " on ".join(filter(None, self._shards[shard])) + asked_by
+
+    def _where(self) -> list[tuple[str, str]]:
+        return list(from_coordinator(self._coordinator.shards.remote(), self._deadline))
 
     def _link(self, shard: int) -> Link:
         if shard not in self._links:
@@ -107,15 +121,51 @@ class Wire:
         return self._links[shard]
 
     def _connect(self, shard: int) -> Link:
-        self._names = ray.get(self._coordinator.shards.remote(), timeout=self._deadline)
+        self._shards = self._where()
         try:
-            handle = ray.get_actor(self._names[shard], self._namespace)
-            address: Any = ray.get(handle.address.remote(), timeout=self._deadline)
+            handle = ray.get_actor(self._shards[shard][0], self._namespace)
+            link = self._in_memory(handle) or self._by_stream(handle) or RayLink(handle)
         except (ValueError, RayError) as e:
-            raise ShardLost(str(e).splitlines()[0]) from e
-        if address is not None and self._gradients is not None:
+            raise ShardLost(brief(e)) from e
+        logger.info("shard %d on %s: by %s", shard, self._shards[shard][1], type(link).__name__)
+        return link
+
+    def _in_memory(self, handle: Any) -> Link | None:
+        address = ray.get(handle.address.remote(), timeout=self._deadline)
+        if address is None or self._gradients is None:
+            return None
+        try:
+            return LocalLink(address, self._gradients, self._deadline)
+        except (ConnectionRefusedError, EOFError):  # it is on another machine, or not ours to use
+            return None
+        except (OSError, errors.BadMessage) as e:
+            raise ShardLost(f"it does not speak: {e}") from e
+
+    def _by_stream(self, handle: Any) -> Link | None:
+        address = ray.get(handle.listen.remote(), timeout=self._deadline)
+        if address is None:
+            return None
+        try:
+            return RemoteLink(address, _death(handle))
+        except (OSError, EOFError) as e:
+            logger.warning("no TCP stream to %s port %d, so all goes through Ray: %s", *address[:2], e)
+            return None
+
+
+def _death(handle: Any) -> Callable[[], str]:
+    """Tells why Ray takes an actor for dead, and nothing while it does not; never waits."""
+    asked: list[Any] = []
+
+    def lost() -> str:
+        if not asked:
+            asked.append(handle.address.remote())
+        if ray.wait(asked, timeout=0)[0]:
             try:
-                return LocalLink(address, self._gradients)
-            except (ConnectionRefusedError, EOFError):  # it is on another machine, or not ours to use
+                ray.get(asked.pop())
+            except ActorDiedError as e:
+                return brief(e)
+            except RayError:  # it cannot be reached just now
                 pass
-        return RayLink(handle)
+        return ""
+
+    return lost

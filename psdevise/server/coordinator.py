@@ -61,6 +61,8 @@ class Coordinator:
         self._warm_steps = 0
         self.workers: dict[int, Standing] = {}
         self.total: Counter[str] = Counter()  # of all workers, also those that are gone
+        self._acknowledged: dict[tuple[int, int], int] = {}  # (shard, its life) → examples
+        self._met: dict[int, dict[int, int]] = {}  # shard → worker's incarnation → the shard's life that it knows
         self.stopping = False
 
     def answer(self, question: str, arguments: tuple[Any, ...], now: float) -> Any:
@@ -180,6 +182,17 @@ class Coordinator:
             self.workers[worker].position = position
             if self.rounds is None:
                 self._advance(worker)
+
+    def acknowledged(self, worker: int, incarnation: int, shard: int, life: int, examples: int, now_at: int) -> None:
+        """A worker has met another life of a shard, `now_at`; the one before had applied so many examples when it last
+        answered it."""
+        self._acknowledged[shard, life] = max(examples, self._acknowledged.get((shard, life), 0))
+        self._met.setdefault(shard, {})[incarnation] = now_at
+
+    def taken_back(self, shard: int, life: int) -> tuple[int, dict[int, int]]:
+        """What a life of a shard had applied and acknowledged, as far as is known; and worker's incarnation → the life
+        that it has told of last."""
+        return self._acknowledged.get((shard, life), 0), dict(self._met.get(shard, {}))
 
     def report(
         self, worker: int, incarnation: int, figures: dict[str, float], gauges: dict[str, float], now: float

@@ -21,7 +21,8 @@ class HeldPushes:
         """Keeps a copy, unless its sender was given up and this comes late."""
         identity, gradient, rate = push
         if identity.worker in self._enter(turn).members:
-            kept = Gradient(None if gradient.dense is None else gradient.dense.copy(), dict(gradient.rows))
+            dense = None if gradient.dense is None else gradient.dense.copy()
+            kept = Gradient(dense, dict(gradient.rows), gradient.examples)
             self._pushes[identity.worker] = identity, kept, rate
 
     def amend(self, turn: Turn) -> None:
@@ -79,4 +80,4 @@ def mean(gradients: list[Gradient]) -> Gradient:
         summed = np.zeros((len(unique), values.shape[1]), np.float32)
         np.add.at(summed, inverse, values)
         rows[name] = (unique, summed * share)
-    return Gradient(dense, rows)
+    return Gradient(dense, rows, sum(g.examples for g in gradients))

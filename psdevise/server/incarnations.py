@@ -6,12 +6,22 @@ from psdevise import store
 
 
 class Incarnations:
-    """Hands out numbers; the last one is on disk before it is used. One phase at a time uses a run's file."""
+    """Hands out numbers; the last one is on disk before it is used. One phase at a time uses a run's file.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    Args:
+        last: what the manifest knows of, should the file be gone.
+    """
+
+    def __init__(self, path: str, last: int = 0) -> None:
+        self._path, self.last = path, last
 
     def take(self, n: int) -> list[int]:
-        last = store.read_json(self._path)["last"] if store.exists(self._path) else 0
-        store.write_json(self._path, {"last": last + n})
-        return list(range(last + 1, last + n + 1))
+        """
+        Raises:
+            StoreError: the file was changed by somebody else.
+        """
+        if store.exists(self._path):
+            self.last = max(self.last, int(store.read_sealed(self._path)["last"]))
+        first, self.last = self.last + 1, self.last + n
+        store.write_sealed(self._path, {"last": self.last})
+        return list(range(first, self.last + 1))

@@ -41,10 +41,11 @@ class Turn(NamedTuple):
 class Gradient:
     """What one shard gets of a push. `dense` is its range of the arena; `rows` maps a table to the row
     numbers on this shard (without repeats: a row's gradients are summed before they are sent) and their
-    values [n, dim]."""
+    values [n, dim]. `examples` that it was computed from: a shard counts what it has applied."""
 
     dense: Array | None = None
     rows: dict[str, tuple[Rows, Array]] = field(default_factory=dict)
+    examples: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -75,8 +76,10 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Ack:
-    """`held`: the push waits on this shard for the other members of its turn and is not yet answered."""
+    """`held`: the push waits on this shard for the other members of its turn and is not yet answered. `examples` that
+    the shard has applied in all, up to this answer: what of them a snapshot lacks is what its death takes back."""
 
     version: Version
     lag: int
     outcome: Outcome
+    examples: int = 0

@@ -16,6 +16,7 @@ import torch
 
 from psdevise.config import option
 from psdevise.errors import BadGradient, StaleIncarnation, UnknownVersion
+from psdevise.server.check import problem_of
 from psdevise.server.held import HeldPushes, mean
 from psdevise.server.layout import Layout
 from psdevise.server.memory import Memory
@@ -55,12 +56,22 @@ class Answered:
 @dataclass(frozen=True)
 class ShardState:
     """All that a shard is: arrays by name, and plain data. `answered` maps a worker to
-    (incarnation, floor, sequences above it)."""
+    (incarnation, floor, sequences above it); `examples` were applied so far."""
 
     tensors: dict[str, Array]
     scalars: dict[str, float]
     version: Version
     answered: dict[int, tuple[int, int, tuple[int, ...]]]
+    examples: int = 0
+
+
+@dataclass
+class Poisoned:
+    """The gradients of one worker's incarnation that were refused: how many, and why the last one was."""
+
+    incarnation: int
+    count: int
+    problem: str
 
 
 class Shard:
@@ -98,6 +109,9 @@ class Shard:
         self._dense = DenseOptimizer(torch.from_numpy(self._arena), torch.from_numpy(sums), layout, index, optimizer)
         self._answered: dict[int, Answered] = {}
         self._held = HeldPushes()
+        self._admitted: dict[int, int] = {}  # worker → incarnation; empty where a host admits nobody by name
+        self.examples = 0
+        self.poisoned: dict[int, Poisoned] = {}
         self.version = Version(incarnation, 0)
         self.counts: Counter[str] = Counter()
         self.lags: Counter[int] = Counter()
@@ -149,14 +163,14 @@ class Shard:
         """Applies a gradient once, at `rate` times the configured learning rate.
 
         Raises:
-            StaleIncarnation: the sender has been replaced by a later incarnation.
+            StaleIncarnation: the sender has been replaced by a later incarnation, or was never admitted.
             UnknownVersion: `pulled_at` is of another incarnation of this shard; nothing is recorded.
             BadGradient: wrong shape, dtype, rows, or not finite; counted, and never applied.
         """
         answered = self._admit(identity)
         if identity.sequence in answered:
             self.counts["repeated"] += 1
-            return Ack(self.version, 0, "repeated")
+            return Ack(self.version, 0, "repeated", self.examples)
         if pulled_at.incarnation != self.version.incarnation or pulled_at.counter > self.version.counter:
             self.counts["unknown_version"] += 1
             raise UnknownVersion(
@@ -164,7 +178,7 @@ class Shard:
                 where=f"shard {self.index}",
             )
         try:
-            self._check(gradient, identity)
+            self._check(gradient, identity, rate)
         except BadGradient:
             if turn is not None:
                 self._held.go_on_without(identity.worker, turn)
@@ -177,16 +191,17 @@ class Shard:
         if self._lag.on_lag == "refuse" and lag > self._lag.max_lag:
             answered.add(identity)
             self.counts["too_stale"] += 1
-            return Ack(self.version, lag, "too_stale")
+            return Ack(self.version, lag, "too_stale", self.examples)
         if self._lag.on_lag == "scale":
             rate /= 1 + lag
         self._apply(gradient, rate)
         answered.add(identity)
         self.counts["applied"] += 1
-        return Ack(self.version, lag, "applied")
+        return Ack(self.version, lag, "applied", self.examples)
 
     def admit(self, worker: int, incarnation: int) -> None:
-        """From now on older incarnations of this worker are refused."""
+        """From now on other incarnations of this worker are refused, and workers that were never admitted."""
+        self._admitted[worker] = incarnation
         known = self._answered.get(worker)
         if known is None or known.incarnation < incarnation:
             self._answered[worker] = Answered(incarnation)
@@ -198,7 +213,7 @@ class Shard:
         answered = self._answered.get(identity.worker)
         known = answered is not None and answered.incarnation == identity.incarnation
         if known and answered is not None and identity.sequence in answered:
-            return Ack(self.version, 0, "applied")
+            return Ack(self.version, 0, "applied", self.examples)
         return Ack(self.version, 0, "held") if self._held.holds(identity) else None
 
     def amend(self, turn: Turn) -> None:
@@ -227,14 +242,17 @@ class Shard:
             if table.sums is not None:
                 tensors[f"sums.{name}"] = table.sums.copy()
         answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
-        return ShardState(tensors, scalars, self.version, answered)
+        return ShardState(tensors, scalars, self.version, answered, self.examples)
 
     def stats(self) -> dict[str, Any]:
         return {
+            "shard": self.index,
             "version": tuple(self.version),
             "counts": dict(self.counts),
             "lags": dict(self.lags),
             "bytes": 2 * self._arena.nbytes + sum(t.nbytes for t in self._tables.values()),
+            "examples": self.examples,
+            "poisoned": {w: (p.incarnation, p.count, p.problem) for w, p in self.poisoned.items()},
         }
 
     def accumulator_norm(self) -> float:
@@ -255,9 +273,16 @@ class Shard:
             if table.sums is not None and saved is not None:
                 table.sums[:] = saved
         self._answered = {w: Answered(i, f, set(above)) for w, (i, f, above) in state.answered.items()}
+        self.examples = state.examples
         self.version = Version(self.version.incarnation, state.version.counter)
 
     def _admit(self, identity: Identity) -> Answered:
+        if self._admitted and identity.incarnation > self._admitted.get(identity.worker, -1):
+            self.counts["stale_incarnation"] += 1
+            raise StaleIncarnation(
+                f"worker {identity.worker}, incarnation {identity.incarnation}, is not known here",
+                where=f"shard {self.index}",
+            )
         answered = self._answered.get(identity.worker)
         if answered is None or answered.incarnation < identity.incarnation:
             answered = self._answered[identity.worker] = Answered(identity.incarnation)
@@ -270,35 +295,17 @@ class Shard:
             )
         return answered
 
-    def _check(self, gradient: Gradient, identity: Identity) -> None:
-        problem = self._problem(gradient)
+    def _check(self, gradient: Gradient, identity: Identity, rate: float) -> None:
+        tables = {name: table.values.shape for name, table in self._tables.items()}
+        problem = problem_of(gradient, self._arena.shape, tables)
+        if not 0 <= rate < float("inf"):
+            problem = f"{rate} is no learning rate"
         if problem:
             self.counts["bad_gradient"] += 1
+            known = self.poisoned.get(identity.worker)
+            count = known.count if known is not None and known.incarnation == identity.incarnation else 0
+            self.poisoned[identity.worker] = Poisoned(identity.incarnation, count + 1, problem)
             raise BadGradient(problem, where=f"shard {self.index}, push of worker {identity.worker}")
-
-    def _problem(self, gradient: Gradient) -> str:
-        parts = list(gradient.rows.items())
-        if gradient.dense is not None:
-            if gradient.dense.dtype != np.float32 or gradient.dense.shape != self._arena.shape:
-                return f"expected float32 {self._arena.shape}, got {gradient.dense.dtype} {gradient.dense.shape}"
-            if not all_finite(gradient.dense):
-                return "the gradient is not finite"
-        for name, (ids, values) in parts:
-            if name not in self._tables:
-                return f"no table {name!r} here"
-            rows, dim = self._tables[name].values.shape
-            if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-                return f"table {name!r}: row numbers are {ids.dtype} {ids.shape}, expected a list of integers"
-            if values.dtype != np.float32 or values.shape != (len(ids), dim):
-                return f"table {name!r}: expected float32 {(len(ids), dim)}, got {values.dtype} {values.shape}"
-            if len(ids) and (ids.min() < 0 or ids.max() >= rows):
-                return f"table {name!r}: rows out of range 0 to {rows - 1}"
-            # In order, as clients send them, is seen at once; sorting them is what costs.
-            if not (np.diff(ids) > 0).all() and len(np.unique(ids)) != len(ids):
-                return f"table {name!r}: a row stands twice in one push"
-            if not all_finite(values):
-                return f"table {name!r}: the gradient is not finite"
-        return ""
 
     def _apply(self, gradient: Gradient, rate: float) -> None:
         self._memory.begin()
@@ -306,6 +313,7 @@ class Shard:
             self._dense.step(torch.from_numpy(gradient.dense), rate)
         for name, (ids, values) in gradient.rows.items():
             self._tables[name].step(ids, values, rate)
+        self.examples += gradient.examples
         self.version = Version(self.version.incarnation, self.version.counter + 1)
         self._memory.end(self.version)
 
@@ -313,7 +321,7 @@ class Shard:
         self._held.add((identity, gradient, rate), turn)
         self._complete()
         done = identity.sequence in self._answered[identity.worker]
-        return Ack(self.version, 0, "applied" if done else "held")
+        return Ack(self.version, 0, "applied" if done else "held", self.examples)
 
     def _complete(self) -> None:
         """Makes the turn's one update, the mean in worker order, once all members' pushes are in."""

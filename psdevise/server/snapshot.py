@@ -1,7 +1,7 @@
 """Snapshots: every shard a safetensors file, the run a manifest, committed by writing the manifest last.
 
     SNAPSHOTS/000012/shard-000.safetensors …     arrays; scalars, version and answered pushes as metadata
-    SNAPSHOTS/000012/manifest.json               ledger, layout, checksums; without it there is no snapshot
+    SNAPSHOTS/000012/manifest.json               ledger, layout, checksums (also its own); comes last
 
 A snapshot loads at any shard count: arrays are put together by its own layout and cut by the new one. The
 table of answered pushes is carried over only at the same count; incarnations, which are never used twice,
@@ -25,7 +25,7 @@ from psdevise.server.layout import Layout
 from psdevise.server.protocol import Array, Version
 from psdevise.server.shard import ShardState
 
-FORMAT = 1
+FORMAT = 2
 
 
 def shard_path(folder: str, number: int, shard: int) -> str:
@@ -42,6 +42,7 @@ def write_shard(path: str, state: ShardState) -> str:
         "scalars": state.scalars,
         "version": list(state.version),
         "answered": [[w, i, f, list(above)] for w, (i, f, above) in sorted(state.answered.items())],
+        "examples": state.examples,
     }
     return store.write_atomic(path, lambda file: _write_safetensors(file, state.tensors, json.dumps(about)))
 
@@ -64,7 +65,7 @@ def _write_safetensors(file: IO[bytes], tensors: Mapping[str, Array], about: str
 
 def commit(folder: str, number: int, manifest: Mapping[str, Any], keep: int = 2) -> None:
     """Makes snapshot `number` the last good one by writing its manifest; removes all but `keep`."""
-    store.write_json(manifest_path(folder, number), {"format": FORMAT, **manifest})
+    store.write_sealed(manifest_path(folder, number), {"format": FORMAT, **manifest})
     for old in numbers(folder)[:-keep]:
         store.remove(store.join(folder, f"{old:06d}"))
 
@@ -97,22 +98,41 @@ def last_good(folder: str) -> tuple[dict[str, Any], list[str]] | None:
     return None
 
 
+def before(folder: str, number: int) -> dict[str, Any]:
+    """The manifest before that of snapshot `number`.
+
+    Raises:
+        SnapshotError: there is none that can be read.
+    """
+    problems = [f"{number:06d} is broken"]
+    for earlier in reversed([n for n in numbers(folder) if n < number]):
+        try:
+            return _read_manifest(folder, earlier)
+        except SnapshotError as e:
+            problems.append(str(e))
+    raise SnapshotError("no snapshot is whole: " + "; ".join(problems), where=folder)
+
+
 def load_for(folder: str, manifest: Mapping[str, Any], layout: Layout, shard: int) -> ShardState:
     """The state of one shard of `layout` from a snapshot, whatever its shard count."""
     old = Layout.from_plain(manifest["layout"])
-    paths = [shard_path(folder, manifest["number"], i) for i in range(old.shards)]
     if replace(old, shards=1) != replace(layout, shards=1):
         raise SnapshotError("the snapshot holds other parameters than this run's model", where=folder)
     if old.shards == layout.shards:
-        return read_shard(paths[shard], manifest["checksums"][shard])
-    states = [read_shard(p, c) for p, c in zip(paths, manifest["checksums"], strict=True)]
-    return recut(old, states, layout)[shard]
+        return read_shard(shard_path(folder, manifest["number"], shard), manifest["checksums"][shard])
+    return recut(old, load_all(folder, manifest), layout)[shard]
+
+
+def load_all(folder: str, manifest: Mapping[str, Any]) -> list[ShardState]:
+    """The states of all shards as they were saved."""
+    checksums = enumerate(manifest["checksums"])
+    return [read_shard(shard_path(folder, manifest["number"], i), c) for i, c in checksums]
 
 
 def _read_manifest(folder: str, number: int) -> dict[str, Any]:
     where = manifest_path(folder, number)
     try:
-        manifest: dict[str, Any] = store.read_json(where)
+        manifest = store.read_sealed(where)
     except StoreError as e:
         raise SnapshotError(e.what, where=where) from e
     if manifest.get("format") != FORMAT:
@@ -151,7 +171,7 @@ def read_shard(path: str, checksum: str) -> ShardState:
     except StoreError as e:
         raise SnapshotError(e.what, where=path) from e
     answered = {w: (i, f, tuple(above)) for w, i, f, above in about["answered"]}
-    return ShardState(tensors, about["scalars"], Version(*about["version"]), answered)
+    return ShardState(tensors, about["scalars"], Version(*about["version"]), answered, about["examples"])
 
 
 def _metadata(data: bytes) -> str:
@@ -187,8 +207,8 @@ def recut(old: Layout, states: list[ShardState], new: Layout) -> list[ShardState
         return states
     whole = _join(old, states)
     scalars = {k: max(s.scalars[k] for s in states) for k in states[0].scalars}
-    counter = max(s.version.counter for s in states)
-    return [ShardState(_cut(new, i, whole), scalars, Version(0, counter), {}) for i in range(new.shards)]
+    counter, examples = max(s.version.counter for s in states), max(s.examples for s in states)
+    return [ShardState(_cut(new, i, whole), scalars, Version(0, counter), {}, examples) for i in range(new.shards)]
 
 
 def _join(layout: Layout, states: list[ShardState]) -> dict[str, Array]:

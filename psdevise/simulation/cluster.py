@@ -10,10 +10,10 @@ from psdevise import store
 from psdevise.errors import DeadlineExceeded, PsdeviseError
 from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
+from psdevise.server.hands import Ended, Lost
 from psdevise.server.layout import Layout
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.shard import LagOptions, Shard, ShardState
-from psdevise.server.supervisor import Ended, Lost
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.disk import SimulatedDisk
 from psdevise.simulation.faults import DriverKilled, Fault
@@ -41,7 +41,9 @@ class SimulatedJob:
     start_seconds: float = 2.0
     snapshot_seconds: float = 0.2
     report_seconds: float = 0.1
+    snapshot_share: float = 0.5
     max_restarts: int = 50
+    max_bad_gradients: int = 3
 
     @property
     def key(self) -> tuple[int, int]:
@@ -111,9 +113,16 @@ class SimulatedCluster:
     def await_workers(self) -> None:
         self._wait_seconds(self.network.start_seconds("worker"))
 
+    def up(self) -> list[int]:
+        return [rank for rank, worker in self.workers.items() if not worker.running]
+
     def run_worker(self, rank: int) -> None:
+        self.workers[rank].running = True
         worker = self.workers[rank]
         self.clock.after(self.network.start_seconds("worker"), lambda: worker.begin() if worker.alive else None)
+
+    def host(self, rank: int) -> str:
+        return "a simulated host"
 
     def end_worker(self, rank: int) -> None:
         self.workers.pop(rank).die()

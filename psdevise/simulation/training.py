@@ -11,11 +11,12 @@ from typing import Any
 from psdevise.errors import DeadlineExceeded
 from psdevise.events import Event, SnapshotWritten
 from psdevise.server.coordinator import Coordinator
+from psdevise.server.hands import Terms
 from psdevise.server.incarnations import Incarnations
 from psdevise.server.ledger import Ledger
 from psdevise.server.shard import ShardState
 from psdevise.server.start import begin_phase
-from psdevise.server.supervisor import Supervisor, Terms
+from psdevise.server.supervisor import Supervisor
 from psdevise.simulation.clock import Clock
 from psdevise.simulation.cluster import SimulatedCluster, SimulatedJob
 from psdevise.simulation.faults import Costs, Fault, Weather
@@ -77,7 +78,8 @@ def train(
     for fault in faults:
         clock.after(fault.at, partial(cluster.suffer, fault))
     clock.after(limit, out_of_time)
-    terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, job.max_restarts)
+    bounds = job.max_restarts, job.max_bad_gradients, job.start_seconds
+    terms = Terms("simulated", job.workers, job.downpour.bound, job.snapshot_seconds, job.snapshot_share, *bounds)
     supervisor = Supervisor(
         cluster, terms, layout, Incarnations(job.incarnations), start, on_event, lambda status, stats, last: None
     )

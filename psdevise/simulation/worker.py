@@ -31,7 +31,7 @@ class SimulatedWorker:
     def __init__(self, cluster: SimulatedCluster, rank: int, incarnation: int) -> None:
         self.rank, self.incarnation = rank, incarnation
         self.fate: str | PsdeviseError | None = None
-        self.alive, self.hangs_until = True, 0.0
+        self.alive, self.running, self.hangs_until = True, False, 0.0
         self.open: list[tuple[Slice, int]] = []
         self._cluster, self._clock = cluster, cluster.clock
         self._links: dict[int, ShardLife] = {}

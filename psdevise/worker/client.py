@@ -15,7 +15,7 @@ import numpy as np
 from psdevise.errors import BadGradient, DeadlineExceeded, PsdeviseError, StaleIncarnation, UnknownVersion
 from psdevise.server.layout import Layout
 from psdevise.server.protocol import Ack, Array, Gradient, Identity, Pulled, Rows, Turn, Version
-from psdevise.worker.effects import Call, Effects, Pause, Poll, Receive, Replaced, Send, ShardLost, Ticket
+from psdevise.worker.effects import Ask, Call, Effects, Pause, Poll, Receive, Replaced, Send, ShardLost, Ticket
 from psdevise.worker.replica import Replica
 
 RETRY_SECONDS = 0.2
@@ -74,6 +74,7 @@ class Client:
         self._deadline, self._max_in_flight = deadline, max_in_flight
         self._sequence = 0
         self._versions: dict[int, Version | None] = dict.fromkeys(range(layout.shards))
+        self._applied: dict[int, tuple[int, int]] = {}  # shard → its life, and the examples that it had applied
         self.pending: list[Pending] = []
         self.bytes_pulled = 0
         self.bytes_pushed = 0
@@ -108,6 +109,7 @@ class Client:
             landed = call.into is not None and reply.dense is call.into.dense
             self._replica.install(call.shard, reply, fetching.rows[call.shard], landed)
             self._versions[call.shard] = reply.version
+            yield from self._tell_of_death(call.shard, reply.version.incarnation)
             self.bytes_pulled += 0 if reply.dense is None else reply.dense.nbytes
             self.bytes_pulled += sum(r.nbytes for r in reply.rows.values())
 
@@ -143,7 +145,7 @@ class Client:
         for shard in range(self._layout.shards):
             own = None if dense is None else dense[slice(*self._layout.range(shard))]
             if dealt[shard] or turn is not None or (own is not None and own.size):
-                parts[shard] = Gradient(own, dealt[shard])
+                parts[shard] = Gradient(own, dealt[shard], examples)
         known = self.versions if pulled_at is None else pulled_at
         versions = {s: known[s] for s in parts}
         pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense, whole=dict(parts))
@@ -230,6 +232,7 @@ class Client:
                 if reply.outcome == "held":
                     pending.held.add(shard)
                 else:
+                    self._note(shard, reply)
                     del pending.parts[shard]
                     pending.lag = max(pending.lag, reply.lag)
                     pending.refused |= reply.outcome == "too_stale"
@@ -243,6 +246,17 @@ class Client:
             elif not isinstance(reply, ShardLost):
                 raise reply
 
+    def _note(self, shard: int, ack: Ack) -> None:
+        self._applied[shard] = max(self._applied.get(shard, (0, 0)), (ack.version.incarnation, ack.examples))
+
+    def _tell_of_death(self, shard: int, life: int) -> Effects[None]:
+        """A shard is another life now: tells what the one before had applied when it last answered, for that and what
+        was restored is what its death took back."""
+        before, examples = self._applied.setdefault(shard, (life, 0))
+        if before != life:
+            self._applied[shard] = life, 0
+            yield Ask("acknowledged", (shard, before, examples, life))
+
     def _again(self, pending: Pending) -> Effects[None]:
         """Finds out which shards hold the push or have applied it, and sends it anew to the others. In a turn also to
         one that had acknowledged it and was restored since: there other members may be waiting for it."""
@@ -251,6 +265,9 @@ class Client:
             calls = tuple(Call(s, "answer", (identity,)) for s in pending.whole)
             answers = yield from self._receive((yield Send(calls)), calls)
             outcomes = {c.shard: a.outcome if isinstance(a, Ack) else "" for c, a in zip(calls, answers, strict=True)}
+            for call, answer in zip(calls, answers, strict=True):
+                if isinstance(answer, Ack):
+                    self._note(call.shard, answer)
             pending.parts = {s: g for s, g in pending.whole.items() if outcomes[s] != "applied"}
             pending.held = {s for s in pending.parts if outcomes[s] == "held"}
             if pending.held.issuperset(pending.parts):

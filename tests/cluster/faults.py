@@ -15,6 +15,7 @@ class Proxy:
     Attributes:
         port: where it listens.
         silent: while set, what the client sends is swallowed and nothing is answered.
+        deaf_after: bytes of upload after which nothing more of a connection is read; None never.
         cut_after: bytes of upload after which a connection is reset; None never. Downloads: `cut_answer_after`.
         cuts: connections that were reset.
     """
@@ -24,6 +25,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.silent = threading.Event()
+        self.deaf_after: int | None = None
+        self._ended = threading.Event()
         self.cut_after: int | None = None
         self.cut_answer_after: int | None = None
         self.cuts = 0
@@ -50,6 +53,8 @@ class Proxy:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 14):
+                if limit == "cut_after" and self.deaf_after is not None and passed + len(data) > self.deaf_after:
+                    self._ended.wait()
                 if self.silent.is_set():
                     continue
                 passed += len(data)
@@ -65,6 +70,7 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.hosts import DESK, ROOT, Hosts, address, missing
+from psdevise.bench.namespaces import CODE as ROOT
+from psdevise.bench.namespaces import DESK, Hosts, address, missing
 from tests.world import TINY
 
 WHY_NOT = missing()

@@ -121,6 +121,18 @@ def test_a_silent_server_is_an_error_after_its_deadline(proxy: Proxy) -> None:
         store.read_bytes("s3://bucket/silent")
 
 
+def test_a_server_that_stops_to_read_is_an_error_after_its_deadline(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_bytes("s3://bucket/deaf", b"before")
+    monkeypatch.setattr(store, "STALLED_SECONDS", 1.0)
+    proxy.deaf_after = 1 << 20
+    with pytest.raises(StoreError, match="s3://bucket/deaf: the storage has taken nothing"):
+        store.write_bytes("s3://bucket/deaf", large(4))
+    proxy.deaf_after = None
+    assert store.read_bytes("s3://bucket/deaf") == b"before"
+
+
 def test_a_refused_connection_is_named(proxy: Proxy) -> None:
     proxy.refuse()
     with pytest.raises(StoreError, match="s3://bucket/refused"):

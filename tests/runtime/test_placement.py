@@ -26,6 +26,17 @@ def test_shards_are_spread_away_from_spot_nodes_and_workers_packed() -> None:
     assert workers.labels == {}
 
 
+def test_workers_that_may_come_later_have_groups_of_their_own() -> None:
+    _, first, *later = groups(ClusterOptions(num_workers=4, min_workers=2, gpus_per_worker=1, gpu_workers=3), 1)
+    assert first.bundles == ({"CPU": 1.0, "GPU": 1.0},) * 2
+    assert [(g.role, g.bundles) for g in later] == [
+        ("worker 2", ({"CPU": 1.0, "GPU": 1.0},)),
+        ("worker 3", ({"CPU": 1.0},)),
+    ]
+    assert ClusterOptions(num_workers=2, min_workers=5).first_workers == 2
+    assert ClusterOptions(num_workers=2).first_workers == 2
+
+
 def test_shards_can_be_given_nodes_of_their_own() -> None:
     shards, _ = groups(ClusterOptions(shards_on="role=memory", cpus_per_shard=2), 1)
     assert shards.labels == {"ray.io/market-type": "!spot", "role": "memory"}

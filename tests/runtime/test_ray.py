@@ -73,6 +73,10 @@ def test_a_death_is_survived_and_the_audit_adds_up(tmp_path: Path, victim: str) 
     assert [(e.role, e.rank) for e in restarts] == [(victim, 1)]
     assert trained.audit["finished"] == 60 * toy.ROWS
     assert trained.audit["refused"] == 0
+    # What is told of the death is what the ledger has counted; of a shard, what came after the snapshot that it names.
+    assert restarts[0].examples == trained.audit["repeated"] or victim == "shard"
+    assert ("from snapshot" in restarts[0].reason) == (victim == "shard")
+    assert restarts[0].examples <= 60 * toy.ROWS
     # A worker's death repeats at most what it held; a shard's repeats nothing.
     assert trained.audit["repeated"] <= (3 * toy.ROWS // 12 if victim == "worker" else 0)
     assert all(np.isfinite(v).all() for v in trained.parameters.values())
@@ -94,6 +98,21 @@ def test_ctrl_c_stops_at_a_slice_and_the_same_job_goes_on_with_other_numbers(tmp
     first = next(e for e in events if isinstance(e, Progress))
     assert first.done > 0.05
     assert trained.audit == {"finished": 60 * toy.ROWS, "repeated": 0, "refused": 0}
+
+
+def test_workers_without_room_hold_nobody_up(tmp_path: Path) -> None:
+    """Four CPUs for six workers: a phase begins with two, two more join, and two never come."""
+    seen: set[int] = set()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
+            seen.update(f.worker for f in event.figures if f.steps)
+
+    cluster = ClusterOptions(num_workers=6, min_workers=2, num_shards=1)
+    trained = train(job(tmp_path, long_task, downpour=DownpourOptions(), cluster=cluster), on_event)
+    assert trained.audit == {"finished": 60 * toy.ROWS, "repeated": 0, "refused": 0}
+    assert {0, 1} <= seen
+    assert len(seen) <= 4
 
 
 def diverging_task() -> ModuleTask:

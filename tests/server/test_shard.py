@@ -217,3 +217,43 @@ def test_buffers_are_averaged_over_workers() -> None:
     s.average(1, np.array([np.nan, 5.0], np.float32))  # refused
     np.testing.assert_allclose(s.pull(buffers=True).buffers, [2.5, 3.5])
     assert s.counts["bad_buffers"] == 1
+
+
+def test_only_workers_that_were_admitted_may_push_where_a_host_admits_them() -> None:
+    s = shard()
+    s.admit(0, 4)
+    assert push(s, 0, incarnation=4).outcome == "applied"
+    for worker, incarnation in ((0, 3), (0, 5), (1, 4)):
+        with pytest.raises(StaleIncarnation):
+            push(s, 0, worker=worker, incarnation=incarnation)
+    s.admit(1, 9)
+    assert push(s, 0, worker=1, incarnation=9).outcome == "applied"
+    assert s.counts["stale_incarnation"] == 3
+
+
+def test_poison_is_counted_by_sender_and_life() -> None:
+    s = shard()
+    for sequence in range(3):
+        with pytest.raises(BadGradient):
+            push(s, sequence, gradient(float("nan")), worker=2)
+    with pytest.raises(BadGradient, match="learning rate"):
+        s.push(gradient(), Identity(2, 1, 9, 0), s.version, float("nan"))
+    assert s.stats()["poisoned"] == {2: (1, 4, "nan is no learning rate")}
+    with pytest.raises(BadGradient):
+        push(s, 0, gradient(float("inf")), worker=2, incarnation=2)
+    assert s.stats()["poisoned"][2][:2] == (2, 1)
+    np.testing.assert_array_equal(s.pull().dense, np.zeros(4))
+
+
+def test_examples_are_tallied_in_answers_and_snapshots() -> None:
+    s = shard()
+    assert push(s, 0, Gradient(np.ones(4, np.float32), {}, 7)).examples == 7
+    assert push(s, 0, Gradient(np.ones(4, np.float32), {}, 7)).examples == 7, "repeated"
+    state = s.snapshot()
+    assert push(s, 1, Gradient(np.ones(4, np.float32), {}, 5)).examples == 12
+    after = Shard(LAYOUT, 0, PLAIN, 2, state)
+    assert after.examples == 7, "five were acknowledged and are taken back"
+    turn = Turn(0, (0, 1))
+    held = [Gradient(np.ones(4, np.float32), {}, n) for n in (3, 4)]
+    assert after.push(held[0], Identity(0, 2, 0, 0), after.version, 1.0, turn).examples == 7
+    assert after.push(held[1], Identity(1, 2, 0, 0), after.version, 1.0, turn).examples == 14

@@ -18,7 +18,7 @@ from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
 from psdevise.server.shard import Answered, Shard, ShardState
 from psdevise.server.supervisor import Supervisor
-from tests.simulation.reference import Violation
+from tests.simulation.books import Violation
 from tests.simulation.schedule import draw, run
 
 SCHEDULES = int(os.environ.get("PSDEVISE_SIMULATION_SCHEDULES", "1500"))

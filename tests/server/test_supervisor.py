@@ -1,0 +1,45 @@
+"""What the supervisor decides where there is no room, in a simulated cluster."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from psdevise.errors import WorkerLost
+from psdevise.simulation.cluster import SimulatedCluster, SimulatedJob
+from psdevise.simulation.disk import SimulatedDisk
+from psdevise.simulation.faults import Fault
+from psdevise.simulation.training import train
+from tests.simulation.counted import Counted
+
+SLICES, EPOCHS = 20, 5
+
+
+def job() -> SimulatedJob:
+    SimulatedDisk.reset()
+    return SimulatedJob(
+        lambda: Counted((4,) * SLICES, EPOCHS), "simulated://run/snapshots", "simulated://run/incarnations.json"
+    )
+
+
+def full(monkeypatch: pytest.MonkeyPatch, begin: float, end: float) -> None:
+    """From `begin` to `end`, in simulated seconds, the cluster has no room for a worker."""
+    up = SimulatedCluster.up
+    monkeypatch.setattr(SimulatedCluster, "up", lambda self: [] if begin < self.clock.now < end else up(self))
+
+
+def test_the_rest_goes_on_while_a_worker_waits_for_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    full(monkeypatch, 0.3, float("inf"))
+    done = train(job(), Random(1), faults=[Fault(0.4, "worker dies", 1)])
+    assert done.audit["refused"] == 0
+    assert done.audit["finished"] > 0
+
+
+def test_a_cluster_without_workers_waits_for_room_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths = [Fault(0.4, "worker dies", 0), Fault(0.4, "worker dies", 1)]
+    full(monkeypatch, 0.3, 1.5)
+    assert train(job(), Random(1), faults=deaths).seconds > 1.5
+    full(monkeypatch, 0.3, float("inf"))
+    with pytest.raises(WorkerLost, match="no worker is left, and there was no room for another within 2 s"):
+        train(job(), Random(1), faults=deaths)
