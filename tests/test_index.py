@@ -62,7 +62,7 @@ def clustered(n: int, dim: int = 16, seed: int = 0) -> np.ndarray[tuple[int, ...
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(["exact", "flat", "scan", "ivf"]), st.integers(0, 2**31), st.data())
+@given(st.sampled_from(["exact", "flat", "scan", "ivf", "ivf_scan"]), st.integers(0, 2**31), st.data())
 def test_labels_come_and_go_in_any_order(method: Method, seed: int, data: st.DataObject) -> None:
     """Against a dictionary that is searched by sorting; inverted lists that look at all their cells are exact too."""
     pool = clustered(60, 8, seed)
@@ -92,7 +92,15 @@ def test_labels_come_and_go_in_any_order(method: Method, seed: int, data: st.Dat
 
 @pytest.mark.parametrize(
     ("method", "dim", "together", "recall"),
-    [("scan", 16, 1, 0.99), ("scan", 15, 2, 0.99), ("hnsw", 16, 1, 0.98), ("ivf", 16, 1, 0.8), ("lsh", 16, 1, 0.7)],
+    [
+        ("scan", 16, 1, 0.99),
+        ("scan", 15, 2, 0.99),
+        ("ivf_scan", 16, 1, 0.95),
+        ("ivf_scan", 15, 2, 0.95),
+        ("hnsw", 16, 1, 0.98),
+        ("ivf", 16, 1, 0.8),
+        ("lsh", 16, 1, 0.7),
+    ],
 )
 def test_approximate_search_finds_most_and_scores_what_it_finds_exactly(
     method: Method, dim: int, together: int, recall: float

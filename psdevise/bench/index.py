@@ -36,6 +36,7 @@ SYSTEMS = {
     FLAT: IndexOptions("flat"),
     "scan": IndexOptions("scan"),
     "scan, short": IndexOptions("scan", compare=40, code_dims=2),
+    "ivf_scan": IndexOptions("ivf_scan"),
     "hnsw": IndexOptions("hnsw"),
     "ivf": IndexOptions("ivf"),
 }

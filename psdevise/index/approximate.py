@@ -5,8 +5,9 @@ Jégou et al. 2011 (product quantisation), in faiss's form that scans 4-bit code
 trees as the way to many labels.
 
 Pictures lie far from all labels (a cosine of about .3 to their own), so that a graph or lists must look at many rows to
-miss few. `scan` looks at all of them, in codes of a few bits a dimension. It and `lsh` propose `compare` times as many
-rows as are wanted, of which `psdevise.index.Index` takes the best by the true product.
+miss few. `scan` looks at all of them, in codes of a few bits a dimension, `ivf_scan` at those of half the lists. They and
+`lsh` propose `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true
+product.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import torch
 
 from psdevise.config import option
 
-Method = Literal["exact", "scan", "hnsw", "ivf", "lsh", "flat"]
+Method = Literal["exact", "scan", "ivf_scan", "hnsw", "ivf", "lsh", "flat"]
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 FITTED_ON = 16_000  # rows that codes are made from
 FEWEST = 256  # rows that codes are made for
+FITTED_PER_CELL = 32  # rows that the k-means of `ivf_scan` sees
 ADDED_AT_A_TIME = 5_000  # between two signs of life
 
 
@@ -34,18 +36,22 @@ ADDED_AT_A_TIME = 5_000  # between two signs of life
 class IndexOptions:
     method: Method = option(
         "exact",
-        "exact: a matrix product; scan: all rows as short codes; hnsw: a graph of near rows; ivf: inverted lists;"
-        " lsh: hashes; flat: exact through an index of faiss's, what `psdevise bench index` measures by",
+        "exact: a matrix product; scan: all rows as short codes; ivf_scan: inverted lists of short codes; hnsw: a graph"
+        " of near rows; ivf: inverted lists; lsh: hashes; flat: exact through an index of faiss's, what"
+        " `psdevise bench index` measures by",
     )
-    compare: int = option(8, "scan, lsh: rows compared by the true product, for each one wanted", low=1)
+    compare: int = option(8, "scan, ivf_scan, lsh: rows compared by the true product, for each one wanted", low=1)
     code_dims: int = option(
-        1, "scan: dimensions of each code of 4 bits; 2 is up to twice as fast, and wants compare: 40", low=1, high=8
+        1,
+        "scan, ivf_scan: dimensions of each code of 4 bits; 2 is up to twice as fast, and wants compare: 40",
+        low=1,
+        high=8,
     )
     links: int = option(32, "hnsw: links of a row in the graph", low=2)
     build_width: int = option(100, "hnsw: rows looked at for the links of a new one", low=1)
     search_width: int = option(1024, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
-    cells: int = option(0, "ivf: cells of the k-means; 0: 4 √n", low=0)
-    probes: int = option(0, "ivf: cells searched; 0: a quarter of them", low=0)
+    cells: int = option(0, "ivf, ivf_scan: cells of the k-means; 0: 4 √n", low=0)
+    probes: int = option(0, "ivf, ivf_scan: cells searched; 0: a quarter of them, of ivf_scan half", low=0)
     bits: int = option(2048, "lsh: bits of a hash", low=8)
     device: str = option("cpu", "exact: where the product is made, e.g. cuda")
 
@@ -71,12 +77,12 @@ class Candidates:
     def propose(self, queries: Floats, k: int, removed: Sequence[int]) -> npt.NDArray[np.int64]:
         """Rows [q, ≥ k] that may be the nearest ones, −1 where there are none and for `removed` ones."""
         queries = self._whole(queries)
-        if self._options.method not in ("scan", "lsh"):
+        if self._options.method not in ("scan", "ivf_scan", "lsh"):
             found: npt.NDArray[np.int64] = self._index.search(queries, k, params=self._how(k, removed))[1]
             return found
         # These can leave none out, so that as many more are asked for.
         many = min(k * self._options.compare + len(removed), self._index.ntotal)
-        rows = self._index.search(queries, many)[1]
+        rows = self._index.search(queries, many, params=self._how(many, []))[1]
         return np.where(np.isin(rows, removed), -1, rows) if removed else rows
 
     def _whole(self, vectors: Floats) -> Floats:
@@ -90,8 +96,9 @@ class Candidates:
         without = any_faiss.IDSelectorNot(any_faiss.IDSelectorBatch(np.array(removed, np.int64))) if removed else None
         if self._options.method == "hnsw":
             return any_faiss.SearchParametersHNSW(sel=without, efSearch=max(self._options.search_width, many))
-        if self._options.method == "ivf":
-            probes = self._options.probes or max(1, self._index.nlist // 4)
+        if hasattr(self._index, "nlist"):
+            share = 2 if self._options.method == "ivf_scan" else 4
+            probes = self._options.probes or -(-self._index.nlist // share)
             return any_faiss.SearchParametersIVF(sel=without, nprobe=probes)
         # With parameters, even empty ones, Flat makes no blocked product.
         return any_faiss.SearchParameters(sel=without) if removed else None
@@ -105,8 +112,9 @@ def set_threads(n: int) -> None:
 
 def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     n, dim = rows.shape
-    if options.method == "scan":
-        return _codes(rows, options.code_dims)
+    cells = min(options.cells or max(1, round(4 * n**0.5)), n)
+    if options.method in ("scan", "ivf_scan"):
+        return _codes(rows, options.code_dims, cells if options.method == "ivf_scan" else 0)
     if options.method == "flat":
         return faiss.IndexFlatIP(dim)
     if options.method == "hnsw":
@@ -115,7 +123,6 @@ def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
         return graph
     if options.method == "lsh":
         return faiss.IndexLSH(dim, options.bits)
-    cells = min(options.cells or max(1, round(4 * n**0.5)), n)
     lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     # faiss asks for 39 rows per cell and says so on the terminal where there are fewer.
     lists.cp.min_points_per_centroid = 1
@@ -123,14 +130,22 @@ def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     return lists
 
 
-def _codes(rows: Floats, together: int) -> faiss.Index:
-    """So many dimensions together as one of 16 values, found by k-means."""
+def _codes(rows: Floats, together: int, cells: int) -> faiss.Index:
+    """So many dimensions together as one of 16 values, found by k-means; in so many inverted lists, or all in one."""
     n, dim = rows.shape
     codes = -(-dim // together)
     if n < FEWEST:
         return faiss.IndexFlatIP(dim)
-    any_faiss: Any = faiss  # whose stubs lack it
-    index = any_faiss.IndexPQFastScan(codes * together, codes, 4, faiss.METRIC_INNER_PRODUCT)
+    any_faiss: Any = faiss  # whose stubs lack these
+    whole = codes * together
+    if cells:
+        quantizer = faiss.IndexFlatIP(whole)
+        index = any_faiss.IndexIVFPQFastScan(quantizer, whole, cells, codes, 4, faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1
+        index.cp.max_points_per_centroid = FITTED_PER_CELL
+    else:
+        index = any_faiss.IndexPQFastScan(whole, codes, 4, faiss.METRIC_INNER_PRODUCT)
     index.pq.cp.min_points_per_centroid = 1
-    index.train(np.pad(rows[:: max(1, n // FITTED_ON)], ((0, 0), (0, codes * together - dim))))
+    fitted_on = max(FITTED_ON, FITTED_PER_CELL * cells)
+    index.train(np.pad(rows[:: max(1, n // fitted_on)], ((0, 0), (0, whole - dim))))
     return index

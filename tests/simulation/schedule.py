@@ -94,7 +94,7 @@ def draw(seed: int) -> Schedule:
         0.05 if weather is STORM else r.choice([0.05, 0.15, 0.4]),
         tuple(runs),
         equal,
-        0 if r.random() < 0.1 else None,
+        0 if r.random() < 0.1 and not equal else None,  # else a worker may be replaced, which promise 10 does not cover
     )
 
 
