@@ -234,8 +234,10 @@ def report(told: Told) -> list[str]:
     print("what | runs | level | per run | 95 % interval | flat")
     for one in growth(told.samples):
         slack = SLACK["descriptors" if one.name.endswith("descriptors") else "MB"]
+        # A process of one phase is another in each run: two of them differ by chance.
+        chance = one.cycles == 2 and one.name.startswith(("worker", "shard"))
         flat = one.flat(slack)
-        if not flat:
+        if not flat and not chance:
             problems.append(f"{one.name} grows by {one.slope:.2f} a run")
         figures = f"{one.level:.1f} | {one.slope:+.2f} | {one.low:+.2f} to {one.high:+.2f}"
         print(f"{one.name} | {one.cycles} | {figures} | {'yes' if flat else 'NO'}")
