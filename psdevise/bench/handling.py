@@ -23,7 +23,8 @@ import torch
 
 from psdevise.bench import arithmetic
 from psdevise.bench.table import Row
-from psdevise.runtime.local import LocalLink, LocalServer
+from psdevise.runtime.local import LocalServer
+from psdevise.runtime.local_link import LocalLink
 from psdevise.runtime.segment import Gradients, SharedMemory
 from psdevise.server.layout import Dense, Layout
 from psdevise.server.optimizer import OptimizerOptions

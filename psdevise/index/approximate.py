@@ -5,8 +5,8 @@ Jégou et al. 2011 (product quantisation), in faiss's form that scans 4-bit code
 trees as the way to many labels.
 
 Pictures lie far from all labels (a cosine of about .3 to their own), so that a graph or lists must look at many rows to
-miss few. `scan` looks at all of them, in codes of a few bits a dimension, `ivf_scan` at those of half the lists. They and
-`lsh` propose `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true
+miss few. `scan` looks at all of them, in codes of a few bits a dimension, `ivf_scan` at those of half the lists. They
+and `lsh` propose `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true
 product.
 """
 

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayEr
 from psdevise import errors
 from psdevise.monitor.logs import logger
 from psdevise.runtime.failures import brief, from_coordinator
-from psdevise.runtime.local import LocalLink
+from psdevise.runtime.local_link import LocalLink
 from psdevise.runtime.remote import RemoteLink
 from psdevise.runtime.segment import Gradients
 from psdevise.worker.effects import Call, ShardLost

@@ -22,7 +22,8 @@ class HeldPushes:
         identity, gradient, rate = push
         if identity.worker in self._enter(turn).members:
             dense = None if gradient.dense is None else gradient.dense.copy()
-            kept = Gradient(dense, dict(gradient.rows), gradient.examples)
+            rows = {name: (ids.copy(), values.copy()) for name, (ids, values) in gradient.rows.items()}
+            kept = Gradient(dense, rows, gradient.examples)
             self._pushes[identity.worker] = identity, kept, rate
 
     def amend(self, turn: Turn) -> None:

@@ -159,6 +159,15 @@ class TableOptimizer:
     def nbytes(self) -> int:
         return self.values.nbytes + (0 if self.sums is None else self.sums.nbytes)
 
+    def take(self, rows: Rows, into: Array | None = None) -> Array:
+        """A copy of `rows` [n], in memory of its own or `into` [n, dim]."""
+        if into is None:
+            return self.values[rows]
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self.values)):
+            raise IndexError(f"rows out of range 0 to {len(self.values) - 1}")
+        # With any other mode numpy would fill a copy of `into` first.
+        return np.take(self.values, rows, axis=0, out=into, mode="clip")
+
     def step(self, rows: Rows, gradient: Array, rate: float) -> None:
         """Updates `rows` [n] with `gradient` [n, dim]."""
         rule = self._options.table_rule

@@ -127,14 +127,18 @@ class Shard:
         newer_than: Version | None = None,
         accumulators: bool = False,
         buffers: bool = False,
+        into: dict[str, Array] | None = None,
     ) -> Pulled:
         """The dense range unless the caller has this version already, and the asked rows of each table.
 
         The arrays are views of the shard's own memory: a host copies or serialises them before it lets
         the next call in.
+
+        Args:
+            into: table → float32 [rows, dim], where its rows are put instead of memory of their own.
         """
         fresh = newer_than != self.version
-        pulled_rows = {name: self._tables[name].values[ids] for name, ids in (rows or {}).items()}
+        pulled_rows = {name: self._tables[name].take(ids, (into or {}).get(name)) for name, ids in (rows or {}).items()}
         row_sums: dict[str, Array] = {}
         if accumulators:
             for name, ids in (rows or {}).items():

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from psdevise.errors import BadGradient, DeadlineExceeded, ResourceError
-from psdevise.runtime.local import ATTEMPTS, LocalLink, LocalServer
+from psdevise.runtime.local import LocalServer
+from psdevise.runtime.local_link import ATTEMPTS, LocalLink
 from psdevise.runtime.segment import Gradients, Segment, SharedMemory, SharedView, available
 from psdevise.server.layout import Dense, Layout, Table
 from psdevise.server.optimizer import OptimizerOptions
-from psdevise.server.protocol import Ack, Array, Gradient, Identity, Landing, Pulled, Rows, Version
+from psdevise.server.protocol import Ack, Array, Gradient, Identity, Landing, Pulled, Rows, Turn, Version
 from psdevise.server.shard import Shard, ShardState
 from psdevise.worker.effects import Call, ShardLost
 
@@ -115,7 +116,44 @@ def test_large_messages_both_ways_at_once_do_not_lock_each_other(pair: Pair) -> 
     pulls = [link.send(Call(0, "pull", ({"t": ids}, None, False, False))) for _ in range(4)]
     pushes = [link.send(Call(0, "push", (gradient, Identity(0, 1, i, 0), Version(1, 0), 1.0, None))) for i in range(4)]
     assert [link.receive(p, 20).outcome for p in pushes] == ["applied"] * 4
-    assert all(link.receive(p, 20).rows["t"].shape == (20_000, 64) for p in pulls)
+    for pull in pulls:  # all four were served before the first push
+        found = link.receive(pull, 20)
+        assert (found.version.counter, float(np.abs(found.rows["t"]).max())) == (0, 0.0)
+
+
+def test_many_rows_come_and_go_through_memory_that_is_used_again() -> None:
+    """Against a table of the test's own; the push of a turn keeps its values while others use the memory."""
+    n, dim = 5_000, 32
+    layout = Layout(tables=(Table("t", n, dim), Table("small", 3, 1)))
+    shard = Shard(layout, 0, OptimizerOptions(table_rule="sum"), 1)
+    server = LocalServer(shard, SharedMemory(0), threading.Lock(), lambda seconds: None)
+    links = [LocalLink(server.address, Gradients()) for _ in range(2)]
+    rng, mine = np.random.default_rng(0), np.zeros((n, dim), np.float32)
+
+    def push(worker: int, sequence: int, ids: Rows, values: Array, turn: Turn | None = None) -> Ack:
+        rows = {"t": (ids, values), "small": (np.array([1]), np.ones((1, 1), np.float32))}
+        arguments = Gradient(None, rows), Identity(worker, 1, sequence, 0), shard.version, 1.0, turn
+        reply = links[worker].receive(links[worker].send(Call(0, "push", arguments)), 20)
+        assert isinstance(reply, Ack)
+        return reply
+
+    for sequence, many in enumerate((600, 5_000, 40, 3_000, 700)):
+        ids = np.sort(rng.choice(n, many, replace=False))
+        values = rng.standard_normal((many, dim)).astype(np.float32)
+        assert push(0, sequence, ids, values).outcome == "applied"
+        mine[ids] -= values
+        call = Call(0, "pull", ({"t": ids, "small": np.array([1])}, None, False, False))
+        pulled = links[0].receive(links[0].send(call), 20)
+        np.testing.assert_array_equal(pulled.rows["t"], mine[ids])
+        assert pulled.rows["small"] == -(sequence + 1)
+    everything = np.arange(n)
+    assert push(0, 5, everything, np.full((n, dim), 2, np.float32), turn := Turn(0, (0, 1))).outcome == "held"
+    links[0].receive(links[0].send(Call(0, "pull", ({"t": everything}, None, False, False))), 20)
+    assert push(1, 0, everything, np.full((n, dim), 4, np.float32), turn).outcome == "applied"
+    found = links[1].receive(links[1].send(Call(0, "pull", ({"t": everything}, None, False, False))), 20)
+    np.testing.assert_allclose(found.rows["t"], mine - 3, atol=1e-5)
+    with pytest.raises(IndexError):
+        links[1].receive(links[1].send(Call(0, "pull", ({"t": everything + 1}, None, False, False))), 20)
 
 
 def test_no_pull_is_torn_while_a_writer_goes_at_full_speed() -> None:

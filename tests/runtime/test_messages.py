@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise.errors import BadMessage
-from psdevise.runtime.local import LocalLink, LocalServer
+from psdevise.runtime.local import LocalServer
+from psdevise.runtime.local_link import LocalLink
 from psdevise.runtime.messages import receive, send
 from psdevise.runtime.segment import Gradients, SharedMemory, available
 from psdevise.server.layout import Dense, Layout
@@ -32,7 +33,7 @@ TYPED = (BadMessage, EOFError, OSError)
 
 def frame(r: Random) -> bytes:
     """Bytes as they may come: nothing of ours, a head that lies, a pickle that is cut off or turned."""
-    whole = pickle.dumps(("push", None, Gradient(), Identity(0, 1, 2, 3), Version(1, 0), 1.0, None), protocol=5)
+    whole = pickle.dumps(("push", None, None, Gradient(), Identity(0, 1, 2, 3), Version(1, 0), 1.0, None), protocol=5)
     match r.randrange(5):
         case 0:
             return r.randbytes(r.randint(1, 40))
@@ -54,11 +55,13 @@ def frame(r: Random) -> bytes:
                 ("call", "push", None),
             ]
             values += [
-                ("pull", {"t": None}, None, False, False),
+                ("pull", None, {"t": None}, None, False, False),
                 ("go", 1),
                 {"a": 1},
                 ("call",),
-                ("push", (9, 0, 4), Gradient()),
+                ("push", (9, 0, 4), None, Gradient()),
+                ("push", None, (9, {"t": (1, 1)}), Gradient()),
+                ("pull", (0, {"t": (1 << 40, 1)}), None, None, False, False),
             ]
             return struct.pack("<I", 0) + pickle.dumps(r.choice(values), protocol=5)
 
@@ -142,7 +145,7 @@ def test_a_stopped_peer_does_not_keep_a_worker_for_ever() -> None:
     """A shard that is stopped in the middle of a message."""
     import socket
 
-    from psdevise.runtime.local import _limit
+    from psdevise.runtime.local_link import _limit
 
     ours, theirs = socket.socketpair()
     from multiprocessing.connection import Connection
