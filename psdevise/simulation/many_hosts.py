@@ -1,9 +1,10 @@
-"""Calls between hosts, with what they cost: as Ray carries them.
+"""Calls between hosts, with what they cost: as `psdevise.runtime.remote` carries them, on a stream for each pair.
 
-A worker's gradient is copied into the object store, crosses two network cards, and is checked and applied by the
-shard's actor, which serves one call after the other. Parameters are copied by the actor, copied again into the object
-store, cross two cards, and are copied into the replica by the worker when it takes them. Every host has its own cores
-and one network card; workers and shards are on different hosts, the coordinator on one of its own.
+A worker's gradient crosses two network cards and lands in memory of the shard's, which checks and applies it from
+there. Parameters are copied aside by the shard, cross two cards into spare memory of the worker's, and are copied into
+the replica when the worker takes them. The kernels copy what is sent and what comes in while it travels, on cores of
+either host. A shard does one of its checks, updates and copies after the other. Every host has its own cores and one
+network card; workers and shards are on different hosts, the coordinator, which is asked through Ray, on one of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ManyHosts:
         self._workers: dict[int, _Host] = defaultdict(lambda: _Host(options, clock))
         self._shards: dict[int, _Host] = defaultdict(lambda: _Host(options, clock))
         self._head, self._coordinator = _Host(options, clock), Desk(clock)
-        self._actors: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
+        self._locks: dict[int, Desk] = defaultdict(lambda: Desk(clock))  # by the shard's incarnation
         self._ways: dict[tuple[int, int], _Way] = defaultdict(_Way)
         self._codec = options.costs.codec_gb if options.model.bytes_per_value < 4 else 0.0
 
@@ -50,7 +51,7 @@ class ManyHosts:
             "worker cores": [h.cores.busy for h in workers],
             "worker network": [lane.busy for h in workers for lane in (h.in_, h.out)],
             "shard network": [lane.busy for h in shards for lane in (h.in_, h.out)],
-            "shard": [actor.busy for actor in self._actors.values()],
+            "shard": [lock.busy for lock in self._locks.values()],
             "coordinator": [self._coordinator.busy],
         }
 
@@ -70,7 +71,7 @@ class ManyHosts:
 
     def sending(self, calls: tuple[Call, ...]) -> float:
         pushes = sum(c.method == "push" for c in calls)
-        return len(calls) * self._costs.call + pushes * (self._costs.copy_gb + self._codec) * self._sizes.push
+        return len(calls) * self._costs.stream + pushes * self._codec * self._sizes.push
 
     def receiving(self, replies: list[Any]) -> float:
         return sum(self._sizes.reply(r) for r in replies) * (self._costs.copy_gb + self._codec)
@@ -86,20 +87,17 @@ class ManyHosts:
         self._coordinator.enter(serve)
 
     def save(self, life: ShardLife, copy: Then, write: Then) -> None:
-        """The actor serves nobody else until its file is written."""
+        """The shard serves nobody while its state is copied; the copy is written beside."""
 
         def serve(leave: Then) -> None:
             def copied() -> None:
                 copy()
-                self._clock.after(self._costs.disk_gb * self._sizes.state, written)
-
-            def written() -> None:
                 leave()
-                write()
+                self._clock.after(self._costs.disk_gb * self._sizes.state, write)
 
             self._shard(life).cores.run(self._costs.copy_gb * self._sizes.state, copied, memory=True)
 
-        self._actors[life.incarnation].enter(serve)
+        self._locks[life.incarnation].enter(serve)
 
     # ------------------------------------------------------------------ calls
 
@@ -116,7 +114,7 @@ class ManyHosts:
 
     def _ask(self, exchange: Exchange, worker: _Host) -> None:
         """A pull, or another call whose arguments are small."""
-        life, costs = exchange.life, self._costs
+        life = exchange.life
 
         def serve(leave: Then) -> None:
             moved = exchange.call.method == "pull" and exchange.call.arguments[1] != life.shard.version
@@ -128,13 +126,13 @@ class ManyHosts:
                 if reply is None:
                     exchange.lose()
                     return
-                back = self._sizes.packed * size * 1e9
-                transfer(self._clock, shard.out, worker.in_, back, self.delay(), lambda: exchange.answer(reply))
+                travel = lambda: self._travel(size, shard, worker, lambda: exchange.answer(reply))  # noqa: E731
+                shard.cores.run(self._codec * size, travel)
 
-            self._busy(life, (2 * costs.copy_gb + self._codec) * size, answer)
+            self._busy(life, self._costs.copy_gb * size, answer)
 
         shard = self._shard(life)
-        enter = lambda: self._actors[life.incarnation].enter(serve)  # noqa: E731
+        enter = lambda: self._locks[life.incarnation].enter(serve)  # noqa: E731
         self._clock.after(self.delay(), lambda: self._way(exchange).after_pushes(enter))
 
     def _push(self, exchange: Exchange, worker: _Host) -> None:
@@ -152,16 +150,30 @@ class ManyHosts:
             self._busy(life, (self._codec + costs.check_gb + costs.update_gb) * size, answer)
 
         def arrive() -> None:
-            self._actors[life.incarnation].enter(serve)
+            self._locks[life.incarnation].enter(serve)
             self._way(exchange).arrived()
 
         self._way(exchange).pushes += 1
-        there = self._sizes.packed * size * 1e9
-        transfer(self._clock, worker.out, self._shard(life).in_, there, self.delay(), arrive)
+        self._travel(size, worker, self._shard(life), arrive)
+
+    def _travel(self, size: float, source: _Host, target: _Host, then: Then) -> None:
+        """So many GB of float32 from host to host, and the copies of both kernels beside them."""
+        nbytes = self._sizes.packed * size * 1e9
+        left = 3
+
+        def ended() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                then()
+
+        for host in (source, target):
+            host.cores.run(self._costs.copy_gb * self._sizes.packed * size, ended, memory=True)
+        transfer(self._clock, source.out, target.in_, nbytes, self.delay(), ended)
 
     def _busy(self, life: ShardLife, seconds: float, then: Then) -> None:
         """Serves a call with so many seconds of passes through memory; a process that is dead does nothing."""
-        self._shard(life).cores.run(self._costs.call + seconds if life.alive else 0.0, then, memory=True)
+        self._shard(life).cores.run(self._costs.stream + seconds if life.alive else 0.0, then, memory=True)
 
     def _way(self, exchange: Exchange) -> _Way:
         return self._ways[exchange.rank, exchange.life.incarnation]
@@ -175,8 +187,7 @@ class ManyHosts:
 
 @dataclass
 class _Way:
-    """From one worker to one life of a shard: Ray serves the calls of one caller in their order, so that what is sent
-    behind a push waits until that has come."""
+    """From one worker to one life of a shard: what is sent behind a push comes behind it."""
 
     pushes: int = 0
     waiting: list[Then] = field(default_factory=list)

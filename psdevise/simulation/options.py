@@ -37,7 +37,8 @@ class CostOptions:
     codec_gb: float = option(0.15, "encoding or decoding a GB of float32, where bytes_per_value is below 4", low=0.0)
     message: float = option(0.00016, "sending a push to one shard of the same host", low=0.0)
     serve: float = option(0.0009, "a shard's part in a push from the same host, but for check and update", low=0.0)
-    call: float = option(0.0005, "a Ray call, on either side", low=0.0)
+    stream: float = option(0.0002, "a call to a shard of another host, on either side, but for its bytes", low=0.0)
+    call: float = option(0.0005, "a Ray call, on either side: what the coordinator is asked", low=0.0)
     disk_gb: float = option(1.0, "writing or reading a GB of a snapshot", low=0.0)
     start: float = option(10.0, "until a process that was started is there", low=0.0)
 
@@ -45,7 +46,7 @@ class CostOptions:
 @dataclass(frozen=True)
 class HostOptions:
     """`together`: workers and shards on one host, through shared memory. Else each host has one network card, and
-    calls between hosts are Ray's."""
+    calls between hosts go through a stream."""
 
     together: bool = option(True, "all on one host; false: workers on some hosts, shards on others")
     cores: float = option(2.0, "cores of a host", low=0.1)
