@@ -10,7 +10,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
        data          tokeniser, vocabulary, corpus, image tables, the drawn world
        labels        classes, terms, word vectors, is-a graph, splits, the vocabulary doctor
        index         nearest labels through faiss
-       scores        hit@k, hp@k, MAP, intervals: arrays in, figures out
+       scores        hit@k, hp@k, intervals: arrays in, figures out
     2  server        layout, shard, Adagrad, ledger, staleness, snapshots
        worker        the Downpour loop, its client and replica
     3  phases        language, visual, joint: the tasks of one loop

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from psdevise import scores, store
-from psdevise.compare import multilabel
+from psdevise.compare import map100, multilabel
 from psdevise.compare.cells import Arrays, Cells
 from psdevise.compare.frozen import OnProgress
 from psdevise.compare.multilabel import Made
@@ -146,8 +146,8 @@ def _cell(condition: str, system: Embedding, made: Made, options: Options) -> Ar
     curve = []
     for step, parameters in {**watched.kept, watched.steps: learned}.items():
         matrix = system.score({**parameters, **embedding}, known, test.values, made.names)
-        curve.append((step, scores.map_at_100(matrix, true)))
-    return {**{r: scores.precision_at_100(matrix, true, r) for r in READINGS}, "curve": np.array(curve), **note}
+        curve.append((step, map100.map_at_100(matrix, true)))
+    return {**{r: map100.precision_at_100(matrix, true, r) for r in READINGS}, "curve": np.array(curve), **note}
 
 
 def _unseen(system: Embedding, learned: Learned, known: Known, test: features.Features, made: Made) -> Arrays:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psdevise import scores
+from psdevise.compare import map100
 from psdevise.compare.cells import Arrays
 from psdevise.compare.label_vectors import LabelVectors
 from psdevise.compare.labels import CONDITIONS, READINGS, UNSEEN
@@ -113,7 +113,7 @@ def _map(condition: str, systems: Mapping[str, Arrays], made: Made) -> list[str]
         figures += [f"{100 * float((arrays['by_image'] * w).mean()):.1f}" for w in (1, weight)]
         figures += ["never" if step is None else f"{step:,}", f"{about(arrays)['seconds']:.0f}"]
         lines.append(f"| {title(system)} | " + " | ".join(figures) + " |")
-    for name, of in (("chance", scores.map_chance), ("ceiling", scores.map_ceiling)):
+    for name, of in (("chance", map100.map_chance), ("ceiling", map100.map_ceiling)):
         plain, by_weight = ([100 * of(relevant, reading, w) for reading in READINGS] for w in (None, weight))
         cells = f"{plain[0]:.1f} | | {by_weight[0]:.1f} | {plain[1]:.1f} | {by_weight[1]:.1f}"
         lines.append(f"| *{name}* | {cells} | | |")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from psdevise import scores, store
-from psdevise.compare import last_layer
+from psdevise import store
+from psdevise.compare import last_layer, map100
 from psdevise.compare.figures import write_lines
 from psdevise.compare.labels import CONDITIONS, READINGS, UNSEEN, Options
 from psdevise.compare.tables import title
@@ -51,7 +51,7 @@ def results(found: dict[str, Any], options: Options) -> list[Result]:
         for suffix, weight in (("", None), ("_weighted", weights(relevant))):
             for reading, metric in zip(READINGS, ("map", "map_by_image"), strict=True):
                 own = arrays[reading] if weight is None else arrays[reading] * weight
-                bounds = scores.map_chance(relevant, reading, weight), scores.map_ceiling(relevant, reading, weight)
+                bounds = map100.map_chance(relevant, reading, weight), map100.map_ceiling(relevant, reading, weight)
                 value = bootstrap(own, options.seed)
                 rows.append(Result(*where, "seen", "seen", metric + suffix, 100, *value, *bounds, len(relevant)))
     return rows
