@@ -14,16 +14,21 @@ from ray._private import ray_constants
 from psdevise.errors import ResourceError
 from psdevise.runtime.job import ClusterOptions
 
+_connected = False  # by `connect`, and so to be ended by `disconnect`
+
 
 def connect(options: ClusterOptions, namespace: str) -> None:
     """Joins the cluster at `address` (or the one whose job this process is), or starts one in this
-    process that has as many CPUs as the workers and shards ask for and listens on loopback only.
+    process that has as many CPUs as the workers and shards ask for and listens on loopback only. A program that has
+    called `ray.init` itself keeps what it has.
 
     Raises:
         ResourceError: nothing answers at the address.
     """
+    global _connected
     if ray.is_initialized():
         return
+    _connected = True
     address = options.address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
@@ -48,6 +53,7 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
     # Whether a worker computes on a GPU is decided by what it asked for, not by hiding devices from it; saying so
     # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    without_task_events()
     try:
         with _on_loopback():
             ray.init(
@@ -67,6 +73,12 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
             mend="give the same command again: what was finished is kept; if it goes on, see whether the machine is"
             " out of memory, of disk in /tmp, or much too busy",
         ) from e
+
+
+def without_task_events() -> None:
+    """Ray's head keeps a record of each of the last 100,000 calls of actors, for a dashboard that is not there: 14 MB
+    with each run of the embedded default."""
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
 
 
 @contextmanager
@@ -109,5 +121,7 @@ def check_resources(options: ClusterOptions) -> None:
 
 def disconnect() -> None:
     """Ends a cluster that `connect` started, or leaves the one it joined."""
-    if ray.is_initialized():
+    global _connected
+    if _connected and ray.is_initialized():
         ray.shutdown()
+    _connected = False

@@ -11,6 +11,8 @@ import psutil
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
+from psdevise.runtime.cluster import without_task_events
+
 
 class OwnCluster:
     """A head that holds no workers, and `nodes` raylets of `cpus` each; use it as a context."""
@@ -19,6 +21,7 @@ class OwnCluster:
         self._nodes, self._cpus = nodes, cpus
 
     def __enter__(self) -> OwnCluster:
+        without_task_events()
         options = {"num_cpus": 0 if self._nodes else self._cpus, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=options)
         for _ in range(self._nodes):

@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from psdevise.errors import ResourceError
-from psdevise.runtime.cluster import start_local
+from psdevise.runtime.cluster import connect, disconnect, start_local
+from psdevise.runtime.job import ClusterOptions
 
 
 def test_a_ray_that_does_not_come_up_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,3 +42,10 @@ def test_a_ray_of_our_own_listens_on_loopback_only(ray_cluster: None) -> None:
         mapped = getattr(address, "ipv4_mapped", None)
         assert (mapped or address).is_loopback, connection
     ray.kill(somebody)
+
+
+@pytest.mark.ray
+def test_a_ray_that_was_there_before_a_run_is_there_after_it(ray_cluster: None) -> None:
+    connect(ClusterOptions(), "psdevise")
+    disconnect()
+    assert ray.is_initialized()
