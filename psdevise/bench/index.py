@@ -36,7 +36,7 @@ SYSTEMS = {
     FLAT: IndexOptions("flat"),
     "scan": IndexOptions("scan"),
     "scan, short": IndexOptions("scan", compare=40, code_dims=2),
-    "ivf_scan": IndexOptions("ivf_scan"),
+    "ivf_scan": IndexOptions("ivf_scan", compare=80, code_dims=2),
     "hnsw": IndexOptions("hnsw"),
     "ivf": IndexOptions("ivf"),
 }

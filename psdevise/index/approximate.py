@@ -5,13 +5,14 @@ Jégou et al. 2011 (product quantisation), in faiss's form that scans 4-bit code
 trees as the way to many labels.
 
 Pictures lie far from all labels (a cosine of about .3 to their own), so that a graph or lists must look at many rows to
-miss few. `scan` looks at all of them, in codes of a few bits a dimension, `ivf_scan` at those of half the lists. They
-and `lsh` propose `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true
+miss few. `scan` looks at all of them, in codes of a few bits a dimension, `ivf_scan` at those of most lists. They and
+`lsh` propose `compare` times as many rows as are wanted, of which `psdevise.index.Index` takes the best by the true
 product.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,15 +44,15 @@ class IndexOptions:
     compare: int = option(8, "scan, ivf_scan, lsh: rows compared by the true product, for each one wanted", low=1)
     code_dims: int = option(
         1,
-        "scan, ivf_scan: dimensions of each code of 4 bits; 2 is up to twice as fast, and wants compare: 40",
+        "scan, ivf_scan: dimensions of each code of 4 bits; 2 is up to twice as fast, and wants compare: 40 to 80",
         low=1,
         high=8,
     )
     links: int = option(32, "hnsw: links of a row in the graph", low=2)
     build_width: int = option(100, "hnsw: rows looked at for the links of a new one", low=1)
     search_width: int = option(1024, "hnsw: rows kept in sight during a search; more finds more, slower", low=1)
-    cells: int = option(0, "ivf, ivf_scan: cells of the k-means; 0: 4 √n", low=0)
-    probes: int = option(0, "ivf, ivf_scan: cells searched; 0: a quarter of them, of ivf_scan half", low=0)
+    cells: int = option(0, "ivf, ivf_scan: cells of the k-means; 0: 4 √n, of ivf_scan √n / 2", low=0)
+    probes: int = option(0, "ivf, ivf_scan: cells searched; 0: a quarter of them, of ivf_scan two thirds", low=0)
     bits: int = option(2048, "lsh: bits of a hash", low=8)
     device: str = option("cpu", "exact: where the product is made, e.g. cuda")
 
@@ -97,8 +98,8 @@ class Candidates:
         if self._options.method == "hnsw":
             return any_faiss.SearchParametersHNSW(sel=without, efSearch=max(self._options.search_width, many))
         if hasattr(self._index, "nlist"):
-            share = 2 if self._options.method == "ivf_scan" else 4
-            probes = self._options.probes or -(-self._index.nlist // share)
+            share = 2 / 3 if self._options.method == "ivf_scan" else 1 / 4
+            probes = self._options.probes or math.ceil(share * self._index.nlist)
             return any_faiss.SearchParametersIVF(sel=without, nprobe=probes)
         # With parameters, even empty ones, Flat makes no blocked product.
         return any_faiss.SearchParameters(sel=without) if removed else None
@@ -112,7 +113,8 @@ def set_threads(n: int) -> None:
 
 def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     n, dim = rows.shape
-    cells = min(options.cells or max(1, round(4 * n**0.5)), n)
+    # Codes are looked at 32 at a time: lists of some thousand rows lose less of that, and their cells point less well.
+    cells = min(options.cells or max(1, round((0.5 if options.method == "ivf_scan" else 4) * n**0.5)), n)
     if options.method in ("scan", "ivf_scan"):
         return _codes(rows, options.code_dims, cells if options.method == "ivf_scan" else 0)
     if options.method == "flat":
