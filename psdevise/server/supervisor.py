@@ -140,8 +140,9 @@ class Supervisor:
         self._coming |= lives
 
     def _let_in(self) -> None:
-        """Those whose processes are there join; who still waits for a place holds nobody up."""
-        for rank in self._hands.up():
+        """Those whose processes are there join; who still waits for a place holds nobody up, and who comes when all is
+        done is not let in: it would build its model first, and the phase would wait for it."""
+        for rank in [] if self._done else self._hands.up():
             self._workers[rank] = self._coming.pop(rank)
             self._hands.ask("join", rank, self._workers[rank])
             self._hands.run_worker(rank)
