@@ -46,6 +46,22 @@ def test_a_warm_start_goes_on_where_there_is_no_room_for_worker_0(monkeypatch: p
     assert done.audit["finished"] == rows
 
 
+def test_who_comes_when_all_is_done_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, run, ran = SimulatedCluster.up, SimulatedCluster.run_worker, list[int]()
+
+    def room(cluster: SimulatedCluster) -> list[int]:
+        return up(cluster) if cluster.clock.now < 0.3 or cluster.coordinator.ledger.done else []
+
+    def run_worker(cluster: SimulatedCluster, rank: int) -> None:
+        ran.append(rank)
+        run(cluster, rank)
+
+    monkeypatch.setattr(SimulatedCluster, "up", room)
+    monkeypatch.setattr(SimulatedCluster, "run_worker", run_worker)
+    train(job(), Random(1), faults=[Fault(0.4, "worker dies", 1)])
+    assert sorted(ran) == [0, 1]
+
+
 def test_a_cluster_without_workers_waits_for_room_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     deaths = [Fault(0.4, "worker dies", 0), Fault(0.4, "worker dies", 1)]
     full(monkeypatch, 0.3, 1.5)
