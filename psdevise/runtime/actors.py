@@ -92,12 +92,17 @@ class ShardActor:
 
     def listen(self) -> Address | None:
         """Where workers of other machines reach the shard without Ray; nothing listens before one has asked. None where
-        there are no other machines, and where Ray encrypts its calls: what goes without it would go in the clear."""
+        there are no other machines, where the node's address is not this machine's own (behind a NAT), and where Ray
+        encrypts its calls: what goes without it would go in the clear."""
         host = str(ray.util.get_node_ip_address())
         if host.startswith("127.") or host in ("::1", "localhost") or os.environ.get("RAY_USE_TLS") == "1":
             return None
         if self._remote is None:
-            self._remote = RemoteServer(self._shard, host, self._lock, self._pushed)
+            try:
+                self._remote = RemoteServer(self._shard, host, self._lock, self._pushed)
+            except OSError as e:
+                logger.warning("shard %d cannot listen on %s, so all goes through Ray: %s", self._shard.index, host, e)
+                return None
         return self._remote.address
 
     def call(self, method: str, *arguments: Any) -> Any:

@@ -35,6 +35,7 @@ from psdevise.server.shard import Shard
 
 HOLD_SECONDS = 1.0
 HOLD_SECONDS_PER_FLOAT = 2e-8  # a copy at 200 MB/s
+RETRY_SECONDS = 0.2
 _END: Final = object()
 Connected: TypeAlias = "Connection[Any, Any]"
 
@@ -58,21 +59,26 @@ class LocalServer:
 
     def _accept(self) -> None:
         while True:
-            connection = self._listener.accept()
-            if _peer_user(connection) != os.getuid():
-                connection.close()
+            try:
+                connection = self._listener.accept()
+            except OSError:  # there are too many open files: that passes, and the shard must still be found then
+                time.sleep(RETRY_SECONDS)
                 continue
             threading.Thread(target=self._serve, args=(connection,), daemon=True, name="local-serve").start()
 
     def _serve(self, connection: Connected) -> None:
         replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
+            if _peer_user(connection) != os.getuid():
+                return
             start, stop = self._shard.layout.range(self._shard.index)
             dims = {table.name: table.dim for table in self._shard.layout.tables}
             send(connection, (self._memory.segment.nbytes, stop - start, dims))
             fd = self._memory.segment.read_only()
-            reduction.send_handle(connection, fd, 0)  # type: ignore[arg-type]
-            os.close(fd)
+            try:
+                reduction.send_handle(connection, fd, 0)  # type: ignore[arg-type]
+            finally:
+                os.close(fd)
             # Replies leave by a thread of their own: were both ends to write large messages at once, each would
             # wait for the other to read.
             threading.Thread(target=_answer, args=(connection, replies), daemon=True, name="local-answer").start()

@@ -49,8 +49,8 @@ def receive(connection: Carrier, allocate: Callable[[int], Any] = _unfilled) -> 
         EOFError, OSError: the other end is gone.
         BadMessage: what came is no message; what comes next cannot be told from it.
     """
-    head = connection.recv_bytes()
     try:
+        head = connection.recv_bytes()
         (count,) = struct.unpack_from("<I", head)
         sizes = struct.unpack_from(f"<{count}Q", head, 4)
         buffers = [allocate(n) for n in sizes]

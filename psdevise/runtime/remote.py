@@ -35,6 +35,7 @@ from psdevise.worker.effects import Call, ShardLost
 
 QUIET_SECONDS = 1.0  # without an answer, after which a worker asks whether the shard still lives
 RETRY_SECONDS = 0.2
+STRANGERS = 64  # connections that have not proved yet that they know the secret: each holds a thread and a descriptor
 _END: Final = object()
 
 
@@ -61,6 +62,7 @@ class RemoteServer:
         start, stop = shard.layout.range(shard.index)
         n = stop - start
         self._spare = Spare(4 * n)
+        self._strangers = threading.BoundedSemaphore(STRANGERS)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, 0), family=family, backlog=128)
         self.address = Address(host, self._listener.getsockname()[1], secrets.token_bytes(32), n)
@@ -73,12 +75,18 @@ class RemoteServer:
             except OSError:  # that one is gone again, or there are too many open files: others may have more luck
                 time.sleep(RETRY_SECONDS)
                 continue
+            if not self._strangers.acquire(timeout=CONNECT_SECONDS):
+                connected.close()
+                continue
             threading.Thread(target=self._serve, args=(Stream(connected),), daemon=True, name="remote-serve").start()
 
     def _serve(self, stream: Stream) -> None:
         replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
-            stream.prove(self.address.secret, b"shard", b"worker")
+            try:
+                stream.prove(self.address.secret, b"shard", b"worker")
+            finally:
+                self._strangers.release()
             threading.Thread(target=self._answer, args=(stream, replies), daemon=True, name="remote-answer").start()
             while True:
                 method, arguments = _question(receive(stream, self._spare.take))

@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from psdevise.errors import BadMessage
+
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 180  # without a sign of the other end, after which the kernel gives the connection up
 _PATIENCE = {
@@ -23,6 +25,7 @@ _PATIENCE = {
     "TCP_USER_TIMEOUT": 1000 * SILENT_SECONDS,
 }
 NONCE = 32
+LONGEST = 1 << 30  # bytes of a message, but for the arrays beside it
 Memory = npt.NDArray[np.uint8]
 
 
@@ -67,12 +70,25 @@ class Stream:
             self._socket.sendall(body[max(0, sent - len(head)) :])
 
     def recv_bytes(self) -> bytes:
+        """
+        Raises:
+            BadMessage: more comes than any message is long without its arrays.
+        """
         (size,) = struct.unpack("<Q", self._exactly(bytearray(8)))
+        if size > LONGEST:
+            raise BadMessage(f"a message of {size} bytes is announced")
         return bytes(self._exactly(bytearray(size)))
 
     def recv_bytes_into(self, buffer: Any) -> int:
+        """
+        Raises:
+            BadMessage: more comes than there is room for.
+        """
         (size,) = struct.unpack("<Q", self._exactly(bytearray(8)))
-        return len(self._exactly(memoryview(buffer).cast("B")[:size]))
+        room = memoryview(buffer).cast("B")
+        if size > room.nbytes:
+            raise BadMessage(f"{size} bytes come where {room.nbytes} were announced")
+        return len(self._exactly(room[:size]))
 
     def close(self) -> None:
         with suppress(OSError):  # wakes the threads that wait at either end of it

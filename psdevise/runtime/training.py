@@ -37,6 +37,7 @@ from psdevise.worker.downpour import make_device
 from psdevise.worker.effects import Replaced
 
 RETRY_SECONDS = 0.2
+SLOWEST_DISK = 10e6  # bytes/s: a shard that writes its snapshot slower than that counts as one that does not answer
 
 
 class OnRay:
@@ -143,7 +144,10 @@ class _Hands:
     # ------------------------------------------------------------------ shards
 
     def call_shards(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        end = time.monotonic() + self._job.downpour.deadline
+        patience = self._job.downpour.deadline
+        if method == "save":
+            patience += shard_bytes(self._layout) / SLOWEST_DISK
+        end = time.monotonic() + patience
         refs = {i: self._ask_shard(i, method, a) for i, a in arguments.items() if i not in self._given_up}
         found: dict[int, Any] = {i: lost for i, lost in self._given_up.items() if i in arguments}
         for index, ref in refs.items():
@@ -154,7 +158,7 @@ class _Hands:
                     time.sleep(RETRY_SECONDS)
                     ref = self._ask_shard(index, method, arguments[index])
                 except GetTimeoutError:
-                    waited = f"{self._job.downpour.deadline:g} s (downpour.deadline)"
+                    waited = f"{patience:.4g} s (downpour.deadline)"
                     found[index] = self._given_up[index] = self._lost(index, f"no answer to {method} within {waited}")
                 except RayTaskError as e:
                     raise cause(e) from e

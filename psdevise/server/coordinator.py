@@ -46,7 +46,7 @@ class Coordinator:
     Args:
         ledger: the slices of the phase.
         bound: staleness, None for unbounded.
-        warm_start: steps that worker 0 makes alone before the others get a slice.
+        warm_start: steps that the worker of the lowest rank makes alone before the others get a slice.
         expected: at staleness 0, how many workers the first step waits for.
         start_seconds: how long a worker may take from joining to its first question.
     """
@@ -131,7 +131,7 @@ class Coordinator:
         standing.seen, standing.heard = now, True
         if self.rounds is not None:
             taken = self.rounds.hungry(worker, now)
-        elif worker != 0 and self._warm_steps < self._warm_start:
+        elif self._warm_steps < self._warm_start and worker != min(self.workers):
             return WAIT
         else:
             taken = self.ledger.lease(worker, now)
@@ -205,8 +205,7 @@ class Coordinator:
             standing.figures[name] += value  # type: ignore[assignment]
             self.total[name] += value  # type: ignore[assignment]
         standing.steps += int(figures.get("steps", 0))
-        if worker == 0:
-            self._warm_steps += int(figures.get("steps", 0))
+        self._warm_steps += int(figures.get("steps", 0))
         standing.gauges |= gauges
         return True
 

@@ -118,7 +118,9 @@ class Ledger:
         return True
 
     def release(self, worker: int) -> list[Slice]:
-        """The worker is gone: its slices return to the head of the pool."""
+        """The worker is gone: its slices return to the head of the pool, also the one that was kept for it."""
+        if worker in self._kept:
+            self._pool.insert(0, self._kept.pop(worker))
         gone = [key for key, lease in self.leases.items() if lease.worker == worker]
         return [self._give_back(key) for key in gone]
 

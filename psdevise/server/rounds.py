@@ -17,12 +17,13 @@ from psdevise.server.protocol import Turn
 class Rounds:
     """
     Args:
-        expected: how many workers the first turn waits for.
+        expected: the first turn waits for the workers below this rank; once each has come it waits for none of them
+            that has died since, for whose next life there may be no room.
         lease: draws the next slice for a worker from the ledger, or None.
     """
 
     def __init__(self, expected: int, lease: Callable[[int, float], Slice | None]) -> None:
-        self._expected, self._lease = expected, lease
+        self._awaited, self._lease = set(range(expected)), lease
         self.step = 0  # of the next turn
         self.turn: Turn | None = None
         self.paused = False
@@ -33,6 +34,7 @@ class Rounds:
 
     def join(self, worker: int) -> None:
         self._workers.add(worker)
+        self._awaited.discard(worker)
 
     def leave(self, worker: int) -> Turn | None:
         """The turn under way without this worker, if it was a member."""
@@ -79,8 +81,7 @@ class Rounds:
         return self._arrived.keys() == self._workers
 
     def _open(self, now: float) -> None:
-        first = self.turn is None
-        if self.paused or not self.at_boundary or (first and len(self._workers) < self._expected):
+        if self.paused or not self.at_boundary or self._awaited:
             return
         for worker in sorted(self._workers):
             if self._arrived[worker] == "hungry" and (taken := self._lease(worker, now)) is not None:

@@ -93,6 +93,8 @@ class Supervisor:
                 self._on_event(Notice(terms.phase, f"stopping at the end of the {under_way} under way"))
                 hands.ask("stop")
             self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
+            status = hands.ask("status")
+            self._done = status["done"]
             self._let_in()
             if self._workers:
                 alive = hands.now()
@@ -102,8 +104,6 @@ class Supervisor:
                     where=terms.phase,
                     mend="add nodes and give the same command again: it goes on from the last snapshot",
                 )
-            status = hands.ask("status")
-            self._done = status["done"]
             stats = self._shard_stats()
             self._show(status, stats, False)
             self._replace_silent()
@@ -140,8 +140,9 @@ class Supervisor:
         self._coming |= lives
 
     def _let_in(self) -> None:
-        """Those whose processes are there join; who still waits for a place holds nobody up."""
-        for rank in self._hands.up():
+        """Those whose processes are there join; who still waits for a place holds nobody up, and who comes when all is
+        done is not let in: it would build its model first, and the phase would wait for it."""
+        for rank in [] if self._done else self._hands.up():
             self._workers[rank] = self._coming.pop(rank)
             self._hands.ask("join", rank, self._workers[rank])
             self._hands.run_worker(rank)

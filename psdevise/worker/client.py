@@ -247,7 +247,10 @@ class Client:
                 raise reply
 
     def _note(self, shard: int, ack: Ack) -> None:
-        self._applied[shard] = max(self._applied.get(shard, (0, 0)), (ack.version.incarnation, ack.examples))
+        """An answer of a new life must not hide what the one before had applied: that is told at the next fetch."""
+        life, examples = self._applied.setdefault(shard, (ack.version.incarnation, 0))
+        if life == ack.version.incarnation:
+            self._applied[shard] = life, max(examples, ack.examples)
 
     def _tell_of_death(self, shard: int, life: int) -> Effects[None]:
         """A shard is another life now: tells what the one before had applied when it last answered, for that and what

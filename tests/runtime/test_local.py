@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -248,6 +249,24 @@ def test_a_dead_server_is_a_lost_shard_and_a_silent_one_a_deadline(pair: Pair) -
     pair.link._connection.close()
     with pytest.raises(ShardLost):
         pair.link.receive(pair.link.send(Call(0, "answer", (Identity(0, 1, 0, 0),))), 10)
+
+
+def test_a_shard_is_found_again_after_there_were_too_many_open_files(pair: Pair) -> None:
+    class Full:
+        failed, listener = 0, pair.server._listener
+
+        def accept(self) -> object:
+            self.failed += 1
+            if self.failed < 3:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.listener.accept()
+
+    full = Full()
+    pair.server._listener = full  # type: ignore[assignment]
+    for _ in range(2):  # the first still meets the call of `accept` that was under way
+        link = LocalLink(pair.server.address, pair.gradients, 5)
+        assert link.receive(link.send(Call(0, "answer", (Identity(0, 1, 0, 0),))), 5) is None
+    assert full.failed >= 3
 
 
 def test_more_memory_than_there_is_is_a_clear_error() -> None:

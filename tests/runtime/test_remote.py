@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import socket
+import struct
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from psdevise.errors import BadGradient, DeadlineExceeded
-from psdevise.runtime.remote import RemoteLink, RemoteServer
+from psdevise.runtime.actors import ShardActor
+from psdevise.runtime.remote import STRANGERS, RemoteLink, RemoteServer
 from psdevise.runtime.stream import NONCE, Spare
 from psdevise.server.layout import Dense, Layout, Table
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Ack, Array, Gradient, Identity, Landing, Pulled, Rows, Version
-from psdevise.server.shard import Shard, ShardState
+from psdevise.server.shard import LagOptions, Shard, ShardState
+from psdevise.server.start import begin_phase
 from psdevise.worker.effects import Call, ShardLost
 from tests.cluster.faults import Proxy
 
@@ -200,6 +205,41 @@ def test_what_is_no_question_ends_its_connection_and_no_other(pair: Pair, messag
     assert pair.pull().version == Version(9, 4)
 
 
+@pytest.mark.parametrize("size", [2**64 - 1, 1 << 62, (1 << 30) + 1])
+def test_a_length_that_no_message_has_ends_its_connection_and_no_other(pair: Pair, size: int) -> None:
+    other = pair.connect()
+    other._stream._socket.sendall(struct.pack("<Q", size))
+    with pytest.raises(ShardLost):
+        other.receive(other.send(QUESTION), 10)
+    assert pair.pull().version == Version(9, 4)
+
+
+def test_a_part_longer_than_was_announced_is_no_message(pair: Pair) -> None:
+    """What comes behind it could not be told from the rest of it."""
+    other = pair.connect()
+    body = pickle.dumps(("answer", (Identity(0, 1, 0, 0),)), protocol=5)
+    head = struct.pack("<IQ", 1, 4) + body
+    other._stream._socket.sendall(struct.pack("<Q", len(head)) + head + struct.pack("<Q", 8) + bytes(8))
+    with pytest.raises(ShardLost):
+        other.receive(other.send(QUESTION), 10)
+
+
+def test_strangers_that_say_nothing_hold_few_threads_and_disturb_nobody_who_is_in(pair: Pair) -> None:
+    silent = [socket.create_connection(pair.server.address[:2]) for _ in range(STRANGERS + 1)]
+    try:
+        for stranger in silent[:-1]:
+            assert len(stranger.recv(NONCE, socket.MSG_WAITALL)) == NONCE
+        silent[-1].settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            silent[-1].recv(1)
+        assert pair.pull().version == Version(9, 4)
+    finally:
+        for stranger in silent:
+            stranger.close()
+    late = pair.connect()
+    assert late.receive(late.send(QUESTION), 10) is None
+
+
 def test_a_closed_connection_is_a_lost_shard_and_a_silent_one_a_deadline(pair: Pair) -> None:
     with pair.lock:  # somebody keeps the shard
         ticket = pair.link.send(QUESTION)
@@ -236,3 +276,14 @@ def test_a_gradient_cut_off_on_its_way_is_not_applied(pair: Pair) -> None:
         with pytest.raises(ShardLost):
             link.receive(link.send(call), 10)
     assert pair.push(np.ones(N, np.float32), 0) == Ack(Version(9, 5), 0, "applied")
+
+
+def test_a_shard_that_cannot_listen_on_its_nodes_address_says_so_and_ray_carries_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.1")  # of nobody (RFC 5737), as behind a NAT
+    layout = Layout(dense=(Dense("w", (2,)),))
+    start = begin_phase(str(tmp_path), layout, lambda: {"w": np.zeros(2, np.float32)})
+    shard = ShardActor(layout, 0, OptimizerOptions(), LagOptions(), 1, start.folder, start.manifest)
+    assert shard.listen() is None
+    assert shard.call("pull").version == Version(1, 0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psdevise.server.coordinator import WAIT, Coordinator
+from psdevise.server.coordinator import WAIT, Begun, Coordinator
 from psdevise.server.ledger import Ledger, Slice, cut
 from psdevise.server.pace import Pace
 
@@ -102,6 +102,45 @@ def test_warm_start_lets_worker_0_go_alone() -> None:
     assert isinstance(coordinator.lease(0, 1, 0.0), Slice)
     coordinator.report(0, 1, {"steps": 5.0}, {}, 0.0)
     assert isinstance(coordinator.lease(1, 2, 0.0), Slice)
+
+
+def test_warm_start_goes_on_with_the_next_worker_where_there_is_no_room_for_worker_0() -> None:
+    coordinator = Coordinator(Ledger(cut(40, 8), 1, 0, 10.0), None, warm_start=5)
+    for worker in (0, 1, 2):
+        coordinator.join(worker, worker + 1, 0.0)
+    assert isinstance(coordinator.lease(0, 1, 0.0), Slice)
+    coordinator.report(0, 1, {"steps": 3.0}, {}, 0.0)
+    coordinator.leave(0, 1)
+    assert coordinator.lease(2, 3, 0.0) == WAIT
+    assert isinstance(coordinator.lease(1, 2, 0.0), Slice)
+    coordinator.report(1, 2, {"steps": 2.0}, {}, 0.0)
+    assert isinstance(coordinator.lease(2, 3, 0.0), Slice)
+
+
+def test_at_staleness_0_nobody_waits_for_one_that_died_before_the_first_step() -> None:
+    """There may be no room for its next life. Also not for the slice that it held when the snapshot was taken."""
+
+    def begun(workers: tuple[int, ...]) -> Coordinator:
+        coordinator = Coordinator(Ledger(cut(40, 2), 1, 0, 10.0), 0, expected=2)
+        for worker in workers:
+            coordinator.join(worker, 7, 0.0)
+        return coordinator
+
+    before = begun((0, 1))
+    assert before.lease(0, 7, 0.0) == WAIT
+    assert isinstance(before.lease(1, 7, 0.0), Slice)
+    assert begun((0,)).lease(0, 7, 0.0) == WAIT, "one that has not come yet is waited for"
+
+    after = begun((0, 1))
+    after.restore(before.state())
+    assert after.lease(0, 7, 0.0) == WAIT
+    after.leave(1, 7)
+    for _ in range(2):
+        taken = after.lease(0, 7, 0.0)
+        assert isinstance(taken, Slice)
+        assert isinstance(after.begin(0, 7, -1, 0.0), Begun)
+        assert after.finish(0, 7, taken)
+    assert after.ledger.done
 
 
 def test_at_staleness_0_slices_go_out_in_worker_order_whoever_asks_first() -> None:
