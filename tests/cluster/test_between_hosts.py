@@ -147,14 +147,15 @@ def test_the_benchmark_between_hosts_finds_no_error(nodes: Nodes) -> None:
     assert all(r.errors == 0 and r.value > 0 and r.reference == "tcp" for r in rows)
 
 
-@pytest.mark.skipif(not LONG, reason="a minute more: PSDEVISE_HOSTS_LONG=1")
-def test_what_cannot_go_on_says_which_shard_and_which_node(nodes: Nodes) -> None:
-    """The only nodes for shards are gone."""
-    run = Run(nodes, "over", epochs=400, seconds=0.02, start_timeout=10)
-    run.until(lambda r: r.events("SnapshotWritten") and r.workers() == {0, 1, 2})
-    for host in SHARDS:
-        nodes.hosts.kill(host)
-    done: dict[str, Any] = run.done(90)
-    assert done["error"] == "ResourceError"
-    assert "shard-" in done["text"]
-    assert any(address(host) in done["text"] for host in SHARDS)
+if LONG:  # a minute more
+
+    def test_what_cannot_go_on_says_which_shard_and_which_node(nodes: Nodes) -> None:
+        """The only nodes for shards are gone."""
+        run = Run(nodes, "over", epochs=400, seconds=0.02, start_timeout=10)
+        run.until(lambda r: r.events("SnapshotWritten") and r.workers() == {0, 1, 2})
+        for host in SHARDS:
+            nodes.hosts.kill(host)
+        done: dict[str, Any] = run.done(90)
+        assert done["error"] == "ResourceError"
+        assert "shard-" in done["text"]
+        assert any(address(host) in done["text"] for host in SHARDS)
