@@ -48,7 +48,7 @@ from tests.campaign.kills import QUICKSTART, TRAINED
 from tests.campaign.memory import Sample, growth, look
 from tests.world import TINY
 
-SHORT = ("baselines=[softmax]", "joint.fine_tuning.epochs=0", "visual.epochs=2", "language.epochs=3")
+SHORT = ("baselines=[softmax]", "joint.fine_tuning.epochs=0", "visual.epochs=25", "language.epochs=3")
 MOST = 5  # times as many cycles as were asked for, while nothing has died
 SLACK = {"MB": 8.0, "descriptors": 4.0}  # what may come and go between two runs
 
