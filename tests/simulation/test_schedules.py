@@ -21,7 +21,7 @@ from psdevise.server.supervisor import Supervisor
 from tests.simulation.books import Violation
 from tests.simulation.schedule import draw, run
 
-SCHEDULES = int(os.environ.get("PSDEVISE_SIMULATION_SCHEDULES", "1500"))
+SCHEDULES = int(os.environ.get("PSDEVISE_SIMULATION_SCHEDULES", "2000"))
 SEED = os.environ.get("PSDEVISE_SIMULATION_SEED")
 CHUNK = 50
 
