@@ -89,10 +89,15 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_text(path: str) -> str:
+    """UTF-8, with or without the mark that some editors put in front.
+
+    Raises:
+        StoreError: not UTF-8.
+    """
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise StoreError(f"not UTF-8 text: {e}", where=path) from e
+        raise StoreError(f"not UTF-8 text: {e}", where=path, mend="is it compressed, or in another encoding?") from e
 
 
 def read_json(path: str) -> Any:

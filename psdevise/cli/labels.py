@@ -45,19 +45,27 @@ def hops(hops_k: str, seen: str, every: str, is_a: str, compare: bool) -> None:
 
 
 @labels.command()
-@click.option("--unseen", required=True, metavar="FILE", help="Candidate classes, one a line.")
-@click.option("--trained", required=True, metavar="FILE", multiple=True, help="Classes that a model saw, one a line.")
+@click.option(
+    "--unseen",
+    required=True,
+    metavar="FILE",
+    help="Candidate classes: one a line, or a table with a column label or wnid.",
+)
+@click.option(
+    "--trained", required=True, metavar="FILE", multiple=True, help="Classes that a model saw, in the same form."
+)
 def check(unseen: str, trained: tuple[str, ...]) -> None:
     """Check that no class in --unseen was trained on; exits with 1 and names those that were.
 
     \b
-    psdevise labels check --unseen 2-hop.txt --trained core_classes.txt --trained joint_classes.txt
+    psdevise labels check --unseen 2-hop.txt --trained synsets_1k.tsv --trained joint_classes.txt
     """
-    from psdevise.labels.split import Split, read_lines
+    from psdevise.labels.space import read_list
+    from psdevise.labels.split import Split
 
-    candidates = read_lines(unseen)
+    candidates = read_list(unseen)
     for path in trained:
-        Split(unseen, (), tuple(candidates)).check_unseen(read_lines(path))
+        Split(f"{unseen}, {path}", (), tuple(candidates)).check_unseen(read_list(path))
     console.print(f"none of {len(candidates):,} classes was trained on", highlight=False)
 
 

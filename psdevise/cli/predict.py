@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False),
-    help="File of terms, one a line; default: the run's classes.",
+    help="Terms, one a line, or a table with a column label; default: the run's classes.",
 )
 @click.option("--vectors", help="Your own vectors of these labels: word2vec, GloVe, or Parquet (label, vector).")
 @click.option("-k", default=5, show_default=True, type=click.IntRange(1), help="Names per picture.")
@@ -52,11 +52,9 @@ def predict(
     psdevise predict /shared/runs/cifar100 s3://bucket/pictures --out s3://bucket/names.parquet --workers 16
     """
     from psdevise.evaluation.bulk import LoadTagger, Prediction
-    from psdevise.store import read_text
+    from psdevise.labels.space import read_list
 
-    names = None
-    if labels is not None:
-        names = [line.strip() for line in read_text(labels).splitlines() if line.strip() and line[0] != "#"]
+    names = None if labels is None else read_list(labels)
     whole = len(images) == 1 and (images[0].endswith(".parquet") or out is not None)
     if whole and out is None:
         raise click.UsageError("a data set needs --out FILE.parquet")

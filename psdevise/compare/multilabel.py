@@ -15,8 +15,7 @@ from psdevise.compare.frozen import OnProgress, read_pictures
 from psdevise.compare.splits import home
 from psdevise.data import features
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.space import LabelSpace
-from psdevise.labels.split import read_lines
+from psdevise.labels.space import LabelSpace, read_list
 from psdevise.models.single_layer import SingleLayerOptions, Standard, fit
 from psdevise.systems.chollet import relevant
 
@@ -70,7 +69,7 @@ def make(data: str, folder: str, sizes: tuple[int, int, int], seed: int, on_prog
     terms = labelling.first_terms(store.join(data, "imagenet"))
     further = labelling.further_labels(space, hierarchy, coarse, terms)
     names = tuple(dict.fromkeys([*space.names, *(name for label in space.names for name in further[label])]))
-    listed = set(read_lines(store.join(home(data), "unseen_20.txt")))
+    listed = set(read_list(store.join(home(data), "unseen_20.txt")))
     unseen = tuple(name for name in space.names if name in listed)
 
     whole = read_pictures(store.join(home(data), "train.parquet"), on_progress)

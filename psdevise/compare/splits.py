@@ -8,8 +8,8 @@ import numpy as np
 
 from psdevise import store
 from psdevise.errors import ConfigError
-from psdevise.labels.space import LabelSpace
-from psdevise.labels.split import Split, read_lines
+from psdevise.labels.space import LabelSpace, read_list
+from psdevise.labels.split import Split
 
 TUNING_CLASSES = 10
 
@@ -42,8 +42,8 @@ def number_of(split: Split) -> int:
 
 def tuning_classes(folder: str, split: Split, seed: int) -> tuple[str, ...]:
     """`tune_10.txt` for the split that it was made for, else ten drawn from the seen ones."""
-    given = read_lines(store.join(folder, "tune_10.txt"))
-    unseen = set(read_lines(store.join(folder, "unseen_20.txt")))
+    given = read_list(store.join(folder, "tune_10.txt"))
+    unseen = set(read_list(store.join(folder, "unseen_20.txt")))
     if unseen == set(split.unseen):
         return tuple(given)
     drawn = np.random.default_rng([seed, 43, number_of(split)]).choice(

@@ -6,19 +6,19 @@ the published lists exactly; `readings` counts what else the word may mean.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from psdevise.errors import LabelError
 from psdevise.labels.hierarchy import Hierarchy
-from psdevise.labels.space import read_tsv
+from psdevise.labels.space import read_tsv, refuse_repeats
 
 Hops = Literal["2", "3", "all"]
 ANIMAL = "n00015388"
 # Plant, geological formation, natural object, sport, artifact, fungus, person, animal: the tops of ImageNet's tree.
 TOPS = ("n00017222", "n09287968", "n00019128", "n00523513", "n00021939", "n12992868", "n00007846", ANIMAL)
+RELATIONS = ("hypernym", "instance")
 MISC = "Misc"  # the extra parent of listed synsets that descend from none of them
 
 
@@ -83,10 +83,15 @@ class Lists:
     def read(seen: str, every: str, is_a: str) -> Lists:
         """
         Raises:
-            LabelError: a wnid stands in a list twice; a seen one is nowhere; a cycle.
+            LabelError: no wnid in a list, or one twice; one that is nowhere; a cycle; a relation of another name.
         """
         rows = read_tsv(is_a, ("child", "parent"))
-        edges = tuple((r["child"], r["parent"], r.get("relation") or "hypernym") for r in rows)
+        edges = tuple((r["child"], r["parent"], r.get("relation") or RELATIONS[0]) for r in rows)
+        unknown = sorted({relation for _, _, relation in edges} - {*RELATIONS})
+        if unknown:
+            raise LabelError(
+                f"{unknown[0]!r} is no relation", where=is_a, mend=f"{' or '.join(RELATIONS)}, or leave the column out"
+            )
         hierarchy = Hierarchy([(child, parent) for child, parent, _ in edges], is_a)
         lists = Lists(_wnids(seen), _wnids(every), edges)
         for path, wnids in ((seen, lists.seen), (every, lists.every)):
@@ -150,7 +155,5 @@ def _among(wnids: Iterable[str], near: Collection[str]) -> int:
 
 def _wnids(path: str) -> tuple[str, ...]:
     wnids = [row["wnid"] for row in read_tsv(path, ("wnid",))]
-    repeated = [w for w, count in Counter(wnids).items() if count > 1]
-    if repeated:
-        raise LabelError(f"{len(repeated)} wnids stand here twice: {', '.join(repeated[:5])}", where=path)
+    refuse_repeats(wnids, path)
     return tuple(wnids)

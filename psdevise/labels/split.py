@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psdevise import store
 from psdevise.errors import LabelError
+from psdevise.labels.space import read_list
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ class Split:
 
 
 def read_split(names: Sequence[str], path: str | None) -> Split:
-    """Seen and unseen classes; the unseen ones stand in the file at `path`, one a line.
+    """Seen and unseen classes; the unseen ones stand in the file at `path`, as `read_list` reads it.
 
     Raises:
-        LabelError: a name that is no label, a repeat, or nothing left to train on.
+        LabelError: no name, one that is no label, a repeat, or nothing left to train on.
     """
     if path is None:
         return Split("all_seen", tuple(names), ())
@@ -47,8 +46,8 @@ def read_split(names: Sequence[str], path: str | None) -> Split:
 
 
 def read_names(path: str, names: Sequence[str]) -> list[str]:
-    """Class names as `read_lines` has them, each a label of the pictures."""
-    listed = read_lines(path)
+    """Class names as `read_list` has them, each a label of the pictures."""
+    listed = read_list(path)
     known = set(names)
     unknown = [n for n in listed if n not in known]
     if unknown:
@@ -57,18 +56,4 @@ def read_names(path: str, names: Sequence[str]) -> list[str]:
             where=path,
             mend="the names must be those in the pictures' label column",
         )
-    return listed
-
-
-def read_lines(path: str) -> list[str]:
-    """Names, one a line; empty lines and those that begin with # are skipped.
-
-    Raises:
-        LabelError: a name stands there twice.
-    """
-    listed = [line.strip() for line in store.read_text(path).splitlines()]
-    listed = [line for line in listed if line and not line.startswith("#")]
-    repeated = sorted(n for n, count in Counter(listed).items() if count > 1)
-    if repeated:
-        raise LabelError(f"repeated: {', '.join(repeated[:5])}", where=path)
     return listed

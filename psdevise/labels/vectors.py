@@ -178,7 +178,7 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     terms: list[str] = []
     rows: list[npt.NDArray[np.float32]] = []
     count = dim = None
-    with io.TextIOWrapper(store.open_read(path), encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(store.open_read(path), encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             parts = line.rstrip().split(" ")
             if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):

@@ -19,8 +19,8 @@ from psdevise.events import Notice, Progress
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import Resolution, all_terms, resolve, summary
-from psdevise.labels.space import LabelSpace
-from psdevise.labels.split import Split, read_lines, read_names, read_split
+from psdevise.labels.space import LabelSpace, read_list
+from psdevise.labels.split import Split, read_names, read_split
 from psdevise.orchestrator.graph import Context, Inputs
 from psdevise.orchestrator.options import RunOptions
 from psdevise.phases.targets import Targets
@@ -69,8 +69,8 @@ class Images:
         names = classes(tables)
         unseen = input_path(self.options, inputs, "unseen", labels.unseen)
         split = read_split(names, unseen)
-        if labels.trained is not None:
-            split.check_unseen(read_lines(labels.trained))
+        before = [] if labels.trained is None else read_list(labels.trained)
+        split.check_unseen(before)
         tune = input_path(self.options, inputs, "tune", labels.tune)
         tune_names = read_names(tune, split.seen) if tune else []
         _refuse_empty(split, tables)
@@ -80,6 +80,7 @@ class Images:
             "seen": list(split.seen),
             "unseen": list(split.unseen),
             "tune": tune_names,
+            "trained_on": before,
             "rows": {part: table.rows for part, table in zip(manifests, tables, strict=True)},
             "validation_from": int(tables[0].source_rows().max()) + 1 - self._validation_rows(tables[0]),
             "twins": {part: m["twins"] for part, m in manifests.items()} | {"between": both},

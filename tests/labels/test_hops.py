@@ -75,6 +75,9 @@ def test_other_readings_are_counted(tmp_path: Path) -> None:
         (["a1"], [*EVERY, "b"], EDGES, "twice: b"),
         (["a1", "x9"], EVERY, EDGES, "not in the is-a table: x9"),
         (["a1"], EVERY, [*EDGES, ("a", "a11")], "cycle"),
+        (["a1"], EVERY, [*EDGES, ("a1", "a1")], "cycle"),
+        ([], EVERY, EDGES, "seen.tsv: no name"),
+        (["a1"], [], EDGES, "all.tsv: no name"),
     ],
 )
 def test_bad_lists_are_named(
@@ -84,7 +87,17 @@ def test_bad_lists_are_named(
         Lists.read(*tables(tmp_path, seen, every, edges))
 
 
-def test_leaks_are_refused_from_the_command_line(tmp_path: Path) -> None:
+def test_a_relation_of_another_name_is_refused(tmp_path: Path) -> None:
+    paths = tables(tmp_path, ["a1"], EVERY, EDGES)
+    text = (tmp_path / "is-a.tsv").read_text()
+    (tmp_path / "is-a.tsv").write_text(text.replace("hypernym", "isa"))
+    with pytest.raises(LabelError, match="'isa' is no relation"):
+        Lists.read(*paths)
+    (tmp_path / "is-a.tsv").write_text("\ufeff" + text.replace("\thypernym", "").replace("\trelation", ""))
+    assert published(Lists.read(*paths), "2") == ["a", "a11"]
+
+
+def test_leaks_are_refused_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "unseen.txt").write_text("a\nb\n")
     (tmp_path / "trained.txt").write_text("c\n")
     arguments = [
@@ -96,8 +109,14 @@ def test_leaks_are_refused_from_the_command_line(tmp_path: Path) -> None:
         str(tmp_path / "trained.txt"),
     ]
     assert exit_code(arguments) == 0
-    (tmp_path / "trained.txt").write_text("c\nb\n")
-    assert exit_code(arguments) == 1
+    for leak in ("c\nb\n", "\ufeffb\r\n", "index\twnid\tterms\n0\tc\tsee\n1\tb\tbee\n"):
+        (tmp_path / "trained.txt").write_text(leak)
+        assert exit_code(arguments) == 1
+        assert "1 unseen classes were trained on: b" in " ".join(capsys.readouterr().err.split())
+    for name in ("trained", "unseen"):
+        (tmp_path / f"{name}.txt").write_text("\n")
+        assert exit_code(arguments) == 1
+        assert f"{name}.txt: no name here" in " ".join(capsys.readouterr().err.split())
 
 
 # Lines in the form of data.noun; offsets and words are made up.

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise import scores
-from psdevise.errors import DataError, LabelError
+from psdevise.errors import DataError, LabelError, StoreError
 from psdevise.labels import vectors
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import ResolveOptions, all_terms, resolve, summary
-from psdevise.labels.space import LabelSpace, read_tsv
+from psdevise.labels.space import LabelSpace, read_list, read_tsv
 from psdevise.labels.split import Split, read_names, read_split
 from psdevise.labels.vectors import WordVectors
 
@@ -267,13 +267,46 @@ def test_splits_and_their_leaks(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="trained on: b"):
         split.check_unseen(["a", "b"])
     assert read_split(["a", "b"], None) == Split("all_seen", ("a", "b"), ())
-    for text, problem in (("b\nb\n", "repeated: b"), ("x\n", "'x'"), ("a\nb\n", "fewer than two")):
+    for text, problem in (("b\nb\n", "twice: b"), ("\n# b\n", "no name"), ("x\n", "'x'"), ("a\nb\n", "fewer than two")):
         path.write_text(text)
         with pytest.raises(LabelError, match=problem):
             read_split(["a", "b", "c"], str(path))
     path.write_text("d\n")
     with pytest.raises(LabelError, match="'d'"):
         read_names(str(path), ["a"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat\nsea lion\n",
+        "\ufeffcat\r\n\r\n  sea lion  ",
+        "# two\ncat\n\n#\nsea lion",
+        "wnid\tlabel\nn1\tcat\nn2\tsea lion\n",
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_list_may_come_from_any_editor_or_be_a_table(tmp_path: Path, text: str, mark: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes((mark + text.removeprefix("\ufeff")).encode())
+    assert read_list(str(path)) == ["cat", "sea lion"]
+    assert LabelSpace.read(str(path)).names == ("cat", "sea lion")
+    path.write_bytes(b"\x1f\x8b\x08 compressed")
+    with pytest.raises(StoreError, match="compressed"):
+        read_list(str(path))
+
+
+def test_tables_may_have_gaps_marks_and_other_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_bytes("\ufefflabel\twnid\tterms\r\n\r\ncat \t n1\r\n\t\t\r\ndog\tn2\tcur\tmore\r\n".encode())
+    assert read_tsv(str(path), ("label", "wnid")) == [
+        {"label": "cat", "wnid": "n1", "terms": ""},
+        {"label": "dog", "wnid": "n2", "terms": "cur"},
+    ]
+    assert LabelSpace.read(str(path)).wnids == {"cat": "n1", "dog": "n2"}
+    path.write_text("wnid\tterms\nn1\tcat\nn2\t, \n")
+    with pytest.raises(LabelError, match="'n2' has no term"):
+        LabelSpace.read(str(path))
 
 
 def test_label_tables(tmp_path: Path) -> None:
@@ -317,6 +350,8 @@ def test_imagenet_sized_label_spaces_are_no_trouble(shared_data: Path) -> None:
     space = LabelSpace.of(every, str(folder / "synsets_21k.tsv"))
     assert len(space.names) == 21_841
     assert space.terms["n02012849"][0] == "crane"
+    first = {name: terms[0].lower() for name, terms in space.terms.items()}
+    assert scores.tied(np.unique(list(first.values()), return_inverse=True)[1]) == 3243
     assert min(map(len, hierarchy.correct_lists(every, every, 20))) >= 20
     thousand = [r["wnid"] for r in read_tsv(str(folder / "synsets_1k.tsv"), ("wnid",))]
     for k, value in ((1, 0.0010), (2, 0.0045), (5, 0.0095), (10, 0.0180), (20, 0.0337)):
