@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psdevise.errors import DataError, LabelError, StoreError
+from psdevise.errors import ConfigError, DataError, LabelError, StoreError
 from psdevise.index import Index, IndexOptions, Method, exact
 from psdevise.index.by_label import LabelIndex
 from psdevise.labels import vectors as label_vectors
@@ -179,6 +180,41 @@ def test_what_cannot_be_searched_is_refused() -> None:
     for queries, k in ((ones[:, :2], 1), (ones[0], 1), (ones, 0)):
         with pytest.raises(LabelError, match="needs k"):
             Index(["a", "b"], ones).search(queries, k)
+    ones[1, 2] = np.nan
+    for method in get_args(Method):
+        with pytest.raises(LabelError, match="query 1 is not finite"):
+            Index(["a", "b"], np.eye(2, 3, dtype=np.float32), IndexOptions(method)).search(ones, 1)
+    with pytest.raises(ConfigError, match="cannot be moved to 'nowhere'"):
+        Index(["a", "b"], np.eye(2, 3, dtype=np.float32), IndexOptions(device="nowhere"))
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_of_a_few_labels_all_are_found(method: Method, n: int) -> None:
+    index = Index([str(i) for i in range(n)], clustered(n), IndexOptions(method))
+    assert {name for name, _ in index.nearest(clustered(1, seed=1), 9)[0]} == {str(i) for i in range(n)}
+
+
+def test_only_queries_that_tie_are_looked_at_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of nothing ties with all labels: memory for that is wanted for itself alone."""
+    knn, calls = exact.faiss.knn, []
+
+    def counted(queries: np.ndarray, vectors: np.ndarray, k: int, **more: int) -> object:
+        calls.append((len(queries), k))
+        return knn(queries, vectors, k, **more)
+
+    monkeypatch.setattr(exact.faiss, "knn", counted)
+    monkeypatch.setattr(exact, "BLOCK", 512)
+    vectors, queries = clustered(300), clustered(50, seed=1)
+    queries[[3, 30]] = 0
+    scores, rows = exact.search(vectors, [1], queries, 5)
+    expected = np.delete(np.arange(300), 1)[
+        np.argsort(-np.delete(queries @ vectors.T, 1, axis=1), kind="stable")[:, :5]
+    ]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, rows, axis=1), atol=1e-6)
+    assert max(k for many, k in calls if many > 2) == 12
+    assert all(many * k <= 512 for many, k in calls)
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from psdevise import store
-from psdevise.errors import DataError, LabelError
+from psdevise.errors import ConfigError, DataError, LabelError
 from psdevise.index import exact
 from psdevise.index.approximate import Candidates, IndexOptions, Method, Progress, set_threads
 
@@ -33,6 +33,7 @@ class Index:
     Raises:
         LabelError: no label at all, one that stands there twice, another number of names than of vectors, or a value
             that is not finite.
+        ConfigError: there is no such device, or no room on it.
     """
 
     def __init__(
@@ -107,13 +108,16 @@ class Index:
         than k, what is missing has the score −inf and the row −1.
 
         Raises:
-            LabelError: k is not positive, or the queries have another dimension.
+            LabelError: k is not positive, or the queries have another dimension or a value that is not finite.
         """
         dim = self._held.shape[1]
         if k < 1 or queries.ndim != 2 or queries.shape[1] != dim:
             raise LabelError(f"k = {k}, queries {queries.shape}: needs k ≥ 1 and [q, {dim}]", where="index")
         k = min(k, len(self))
         queries = np.ascontiguousarray(queries, np.float32)
+        broken = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+        if len(broken):
+            raise LabelError(f"query {broken[0]} is not finite", where="index")
         if self._candidates is None and self._on_device is None:
             return exact.search(self.vectors, self._removed, queries, k)
         if self._on_device is not None:
@@ -191,4 +195,11 @@ class Index:
     def _move(self) -> None:
         """The rows to the device that compares them, where that is not this one."""
         elsewhere = self.options.method == "exact" and self.options.device != "cpu"
-        self._on_device = torch.from_numpy(self.vectors).to(self.options.device) if elsewhere else None
+        try:
+            self._on_device = torch.from_numpy(self.vectors).to(self.options.device) if elsewhere else None
+        except (RuntimeError, AssertionError) as e:  # AssertionError: torch was built without it
+            raise ConfigError(
+                f"the vectors cannot be moved to {self.options.device!r}: {str(e).splitlines()[0]}",
+                where="index",
+                mend="cpu, or a device that torch finds here and that has room",
+            ) from e

@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 FITTED_ON = 16_000  # rows that codes are made from
 FEWEST = 256  # rows that codes are made for
+FEWEST_OF_CELL = 16  # rows a cell has on average, unless so many cells are asked for
 FITTED_PER_CELL = 32  # rows that the k-means of `ivf_scan` sees
 ADDED_AT_A_TIME = 5_000  # between two signs of life
 
@@ -114,7 +115,8 @@ def set_threads(n: int) -> None:
 def _make(rows: Floats, options: IndexOptions) -> faiss.Index:
     n, dim = rows.shape
     # Codes are looked at 32 at a time: lists of some thousand rows lose less of that, and their cells point less well.
-    cells = min(options.cells or max(1, round((0.5 if options.method == "ivf_scan" else 4) * n**0.5)), n)
+    wanted = round((0.5 if options.method == "ivf_scan" else 4) * n**0.5)
+    cells = min(options.cells or min(wanted, n // FEWEST_OF_CELL) or 1, n)
     if options.method in ("scan", "ivf_scan"):
         return _codes(rows, options.code_dims, cells if options.method == "ivf_scan" else 0)
     if options.method == "flat":

@@ -12,7 +12,7 @@ import torch
 
 Floats = npt.NDArray[np.float32]
 Found = tuple[Floats, npt.NDArray[np.int64]]
-BLOCK = 1 << 24  # scores that torch holds at a time
+BLOCK = 1 << 24  # scores that are held at a time
 
 
 def search(vectors: Floats, removed: Sequence[int], queries: Floats, k: int) -> Found:
@@ -25,17 +25,22 @@ def search(vectors: Floats, removed: Sequence[int], queries: Floats, k: int) -> 
         k: at most the number of rows that are left.
     """
     any_faiss: Any = faiss  # whose stubs lack knn
-    wide = k + len(removed)
-    while True:
+    best = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    waiting, wide = np.arange(len(queries)), k + len(removed)
+    while len(waiting):
         # Any of the rows that tie for the last place are found: look further until none is cut off.
         wide = min(2 * wide, len(vectors))
-        scores, rows = any_faiss.knn(queries, vectors, wide, metric=faiss.METRIC_INNER_PRODUCT)
-        last = scores[:, -1:]
-        if removed:
-            scores = np.where(np.isin(rows, removed), np.float32(-np.inf), scores)
-        best = ordered(scores, rows, k)
-        if wide == len(vectors) or (best[0][:, -1:] > last).all():
-            return best
+        step = max(1, BLOCK // wide)
+        further = []
+        for asked in (waiting[start : start + step] for start in range(0, len(waiting), step)):
+            scores, rows = any_faiss.knn(queries[asked], vectors, wide, metric=faiss.METRIC_INNER_PRODUCT)
+            last = scores[:, -1]
+            if removed:
+                scores = np.where(np.isin(rows, removed), np.float32(-np.inf), scores)
+            best[0][asked], best[1][asked] = ordered(scores, rows, k)
+            further.append(asked[best[0][asked, -1] <= last])
+        waiting = np.concatenate(further) if wide < len(vectors) else waiting[:0]
+    return best
 
 
 def search_on_device(vectors: torch.Tensor, removed: Sequence[int], queries: Floats, k: int) -> Found:
