@@ -71,7 +71,7 @@ def imagenet(
     if (split_run is None) != (split_test is None) or (split_run is None) != (split_unseen is None):
         raise click.UsageError("Table 4 needs --split-run, --split-unseen and --split-test together")
     lists = Lists.read(seen_path, every_path, is_a_path)
-    space = LabelSpace.read(every_path).joined(LabelSpace.read(seen_path))
+    space = LabelSpace.of_synsets(every_path).joined(LabelSpace.of_synsets(seen_path))
     split = None
     if synthetic:
         split = protocols.draw_split(lists.seen, len(lists.seen) // 5, seed)

@@ -74,7 +74,8 @@ def draw(
     apart = {SPLIT: [label for label in protocol.split.unseen for _ in range(50)]}
     jobs = [(drawn, drawn.variant, parts, lists.seen) for drawn in SYSTEMS]
     jobs.append((SYSTEMS[1], f"500-D, {len(protocol.split.seen)} classes", apart, protocol.split.seen))
-    key = store.key_of([protocol.seed, supervised, unseen, space.names, lists.seen, lists.edges])
+    terms = [space.terms[name] for name in space.names]
+    key = store.key_of([protocol.seed, supervised, unseen, space.names, terms, lists.seen, lists.edges])
     found = []
     for number, (drawn, variant, own, trained_on) in enumerate(jobs):
         on_progress(number, len(jobs))

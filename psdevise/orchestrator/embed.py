@@ -43,7 +43,8 @@ def embed(
     systems: Sequence[str] = ("softmax", "devise", "random"),
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Embedded]:
-    """Writes those of `systems` that the run has, each to a folder of its own; what is there already is kept.
+    """Writes those of `systems` that the run has, each to a folder of its own; what was made there of the same run,
+    pictures, labels, terms and hierarchy is kept.
 
     Args:
         pictures: part → image table whose labels are among `space`.
@@ -62,23 +63,25 @@ def embed(
             where=run,
             mend="train on pictures whose labels are wnids",
         )
+    tables = {part: PictureTable(path) for part, path in pictures.items()}
+    content = {part: table.fingerprint for part, table in tables.items()}
+    terms = [(name, space.terms[name]) for name in space.names]
+    parts = store.read_json(store.join(run, "tagger.json"))
+    key = store.key_of([parts, content, crops, terms, Hierarchy.read(is_a).hash])
     found = []
     for name in systems:
         if name == "random" and part_of(run, "random") is None:
             continue
-        key = store.key_of(
-            [store.read_json(store.join(run, "tagger.json")), sorted(pictures.items()), crops, space.names]
-        )
         place = store.join(folder, f"{name}-{finished.name}-{key}")
         if not store.exists(store.join(place, "system.json")):
             labels = finished.labels(name, space, is_a)
             variant = "default" if name == "softmax" else f"{labels.dim}-D"
             act, width = finished.embedder(name)
-            for part, path in pictures.items():
+            for part, table in tables.items():
                 target = store.join(place, f"{part}.parquet")
                 if not store.exists(target):
-                    features.write(target, _pass(path, act, finished.core.size, crops, on_progress), width)
-            Embedded(place, name, variant, finished.trained_on).write(labels)
+                    features.write(target, _pass(table, act, finished.core.size, crops, on_progress), width)
+            Embedded(place, name, variant, finished.all_trained_on).write(labels)
         found.append(Embedded.open(place))
     return found
 
@@ -111,7 +114,12 @@ class _Run:
     @cached_property
     def trained_on(self) -> tuple[str, ...]:
         """In the order of the softmax layer."""
-        return tuple(store.read_json(self._path("visual", "artifact.json"))["figures"]["trained_on"])
+        return self._trained_on("visual")
+
+    @cached_property
+    def all_trained_on(self) -> tuple[str, ...]:
+        """Also those that a core of the user's own was trained on before (`labels.trained`)."""
+        return tuple(dict.fromkeys([*self.trained_on, *self._trained_on("images")]))
 
     def embedder(self, system: str) -> tuple[Embed, int]:
         """Pictures uint8 [n, size, size, 3] → features [n, width], and the width."""
@@ -146,6 +154,9 @@ class _Run:
         every, owner = all_terms(space, terms, options, matrix, cut)
         return WordVectors(tuple(space.names[i] for i in owner), unit_vectors(every, mean))
 
+    def _trained_on(self, part: str) -> tuple[str, ...]:
+        return tuple(store.read_json(self._path(part, "artifact.json"))["figures"].get("trained_on", ()))
+
     def _path(self, part: str, file: str) -> str:
         folder = part_of(self.folder, part)
         if folder is None:
@@ -153,9 +164,10 @@ class _Run:
         return store.join(folder, file)
 
 
-def _pass(path: str, act: Embed, size: int, crops: int, on_progress: Callable[[int, int], None]) -> Iterator[Features]:
+def _pass(
+    table: PictureTable, act: Embed, size: int, crops: int, on_progress: Callable[[int, int], None]
+) -> Iterator[Features]:
     """All pictures of a table that can be read."""
-    table = PictureTable(path)
     for start in range(0, table.rows, ROWS):
         stop = min(start + ROWS, table.rows)
         ids, labels, pixels = [], [], []

@@ -84,9 +84,9 @@ def execute(
 def _publish(folder: str, made: dict[str, Artifact], trained_labels: bool) -> list[dict[str, Any]]:
     """The last evaluation's figures become the run's own, and the tagger knows where its parts are. A run without
     pictures has word vectors and no results; where the joint phase trained them too, they are what it left."""
-    parts = {"index": "index", "joint": "joint-devise", "random": "joint-random", "visual": "visual"}
+    parts = {"images": "images", "index": "index", "joint": "joint-devise", "random": "joint-random"}
     words = "joint-devise" if trained_labels else "language"
-    parts |= {"vocabulary": "vocabulary", "language": words}
+    parts |= {"visual": "visual", "vocabulary": "vocabulary", "language": words}
     inside = {n: made[p].folder.removeprefix(folder + "/") for n, p in parts.items() if p in made}
     store.write_json(store.join(folder, PARTS), inside)
     if "evaluate" not in made:

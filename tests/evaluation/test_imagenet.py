@@ -124,7 +124,8 @@ def test_the_synthetic_protocol_makes_all_tables_from_files(tmp_path: Path, caps
     lists = chain(20)
     terms = [f"{w}\tterm {w.rstrip('x')}, synonym" for w in lists.every]  # a child shares its parent's first term
     for name, wnids in (("all", terms), ("seen", [t for t in terms if t.split("\t")[0] in lists.seen])):
-        (tmp_path / f"{name}.tsv").write_text("\n".join(["wnid\tterms", *wnids]) + "\n")
+        rows = [f"name {i}\t{line}" for i, line in enumerate(wnids)]  # names of one's own are no matter here
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["label\twnid\tterms", *rows]) + "\n")
     (tmp_path / "is_a.tsv").write_text("\n".join(["child\tparent\trelation", *map("\t".join, lists.edges)]) + "\n")
     paths = [
         f"--{option}={tmp_path}/{file}.tsv" for option, file in (("seen", "seen"), ("all", "all"), ("is-a", "is_a"))
@@ -146,6 +147,12 @@ def test_the_synthetic_protocol_makes_all_tables_from_files(tmp_path: Path, caps
     assert exit_code(arguments) == 0
     assert made == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "systems").rglob("*.parquet")}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == rows
+    # Other terms are other vectors: with the first ones all different, nothing ties.
+    (tmp_path / "all.tsv").write_text((tmp_path / "all.tsv").read_text().replace("x\tterm ", "x\tchild of "))
+    assert exit_code(arguments) == 0
+    again = json.loads((tmp_path / "out" / "results.json").read_text())
+    (among_all,) = [r for r in again if all(r[k] == v for k, v in (where | {"candidates": "seen+unseen"}).items())]
+    assert among_all["ceiling"] == 1.0
 
 
 def test_what_is_missing_on_the_command_line_is_said(

@@ -271,6 +271,16 @@ def test_an_unseen_class_that_the_core_was_trained_on_is_refused(
     (tmp_path / "trained.txt").write_text(f"{leak}\na class of another data set\n")
     with pytest.raises(LabelError, match=f"1 unseen classes were trained on: {leak}"):
         execute(tiny(tmp_path, f"labels.trained={tmp_path / 'trained.txt'}"))
+    # What it was trained on elsewhere is known where the run is evaluated on other classes.
+    (tmp_path / "trained.txt").write_text("a class of another data set\n")
+    execute(tiny(tmp_path, f"labels.trained={tmp_path / 'trained.txt'}"))
+    world = next((tmp_path / "tiny" / "artifacts").glob("world-*"))
+    pictures, space = {"unseen": str(world / "test.parquet")}, LabelSpace.read(str(world / "labels.tsv"))
+    (found,) = embed(
+        str(tmp_path / "tiny"), pictures, space, str(world / "is_a.tsv"), str(tmp_path / "out"), systems=["devise"]
+    )
+    seen = {name for name, seen in zip(classes["labels"], classes["seen"], strict=True) if seen}
+    assert set(found.trained_on) == {*seen, "a class of another data set"}
 
 
 @pytest.mark.parametrize("system", ["devise", "softmax"])
@@ -297,6 +307,16 @@ def test_a_run_as_files_has_the_run_s_own_figures(
     before = (Path(found.folder) / "unseen.parquet").stat().st_mtime_ns
     again = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), systems=[system])
     assert (again, (Path(found.folder) / "unseen.parquet").stat().st_mtime_ns) == ([found], before)
+    # The same pictures elsewhere are the same; other ones at the same place, or other terms, are not.
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes((world / "test.parquet").read_bytes())
+    arguments = str(world / "is_a.tsv"), str(tmp_path), 1, [system]
+    assert embed(str(folder), {"unseen": str(copy)}, space, *arguments) == [found]
+    pq.write_table(pq.read_table(copy).slice(0, 5), copy)
+    (other,) = embed(str(folder), {"unseen": str(copy)}, space, *arguments)
+    assert (other.folder != found.folder, other.pictures("unseen").rows) == (True, 5)
+    renamed = LabelSpace(space.names, {**space.terms, names[0]: ("harbour",)}, space.wnids)
+    assert embed(str(folder), pictures, renamed, *arguments) != [found]
     (crops,) = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), 10, [system])
     assert crops.folder != found.folder
     assert crops.pictures("unseen").values.shape == data.values.shape
