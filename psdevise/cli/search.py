@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from psdevise.cli.console import console, error_console
+
+if TYPE_CHECKING:
+    from psdevise.evaluation.retrieval import Match
 
 
 @click.command()
@@ -40,7 +45,11 @@ def search(
 
     from psdevise.evaluation.bulk import LoadTagger
     from psdevise.evaluation.retrieval import search as search_pictures
+    from psdevise.report.sheet import FORMS
+    from psdevise.report.sheet import write as write_sheet
 
+    if sheet is not None and not sheet.lower().endswith(FORMS):
+        raise click.UsageError(f"--sheet {sheet}: a {' or '.join(FORMS)} file")
     if run is None:
         run, terms = _run_of(terms)
     if not terms:
@@ -52,10 +61,6 @@ def search(
         found = search_pictures(
             tagger, images, list(dict.fromkeys(terms)), k, lambda done, of: bar.update(task, completed=done, total=of)
         )
-    if sheet is not None:
-        from psdevise.report.sheet import write
-
-        write(sheet, found)
     if as_json:
         rows = [
             {"term": term, "rank": rank, "id": match.id, "labels": list(match.labels), "score": match.score}
@@ -63,14 +68,20 @@ def search(
             for rank, match in enumerate(matches, 1)
         ]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
+    else:
+        console.print(_table(found))
+    if sheet is not None:
+        write_sheet(sheet, found)
+
+
+def _table(found: dict[str, list[Match]]) -> Table:
     table = Table("term", "picture", "its labels", header_style="bold")
     table.add_column("score", justify="right")
     for term, matches in found.items():
         for rank, match in enumerate(matches):
             table.add_row(term if rank == 0 else "", match.id, ", ".join(match.labels), f"{match.score:.3f}")
         table.add_section()
-    console.print(table)
+    return table
 
 
 def _run_of(terms: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -14,13 +14,14 @@ from psdevise.data.pictures import open_rgb
 from psdevise.evaluation.retrieval import Match
 
 SIDE, GAP, TEXT = 128, 8, 14  # px: of a picture, between two, and the height of a line of text
+FORMS = (".png", ".html", ".htm")
 STYLE = "body{font:14px sans-serif;margin:2em}figure{display:inline-block;margin:4px;width:128px;vertical-align:top}"
 STYLE += "img{width:128px;height:128px;object-fit:contain}figcaption{font-size:12px;color:#555;overflow-wrap:anywhere}"
 
 
 def write(path: str, found: Mapping[str, Sequence[Match]]) -> None:
     """A row of pictures per term, nearest first, each with its score and labels; HTML if `path` ends so, else PNG."""
-    if path.lower().endswith((".html", ".htm")):
+    if path.lower().endswith(FORMS[1:]):
         store.write_text(path, _page(found))
         return
     file = io.BytesIO()

@@ -158,6 +158,8 @@ def test_search_finds_pictures_of_any_term(
     photos = ["search", str(run_folder), "harbour", "--images", str(tmp_path / "photos"), "--sheet", str(page)]
     assert "some/p.png" in output(capsys, *photos)
     assert page.read_text().count('<img src="data:image/png;base64,') == 1
+    assert "a .png or .html" in output(capsys, *photos[:-1], str(tmp_path / "s.jpg"), code=2)
+    assert "some/p.png" in output(capsys, *photos[:-1], str(tmp_path / "photos" / "some" / "p.png" / "s.png"), code=1)
     monkeypatch.chdir(tmp_path)
     assert "no finished run" in output(capsys, *arguments, code=2)
     assert "nosuchterm" in output(capsys, "search", str(run_folder), "nosuchterm", "--images", str(test), code=1)
