@@ -48,7 +48,8 @@ def test_of_a_positive_definite_matrix_nothing_is_lost() -> None:
     np.testing.assert_allclose(found.place(matrix), found.vectors, atol=1e-9)
 
 
-@given(arrays(np.float64, (5, 5), elements=st.floats(-3, 3)), st.integers(1, 5))
+# Not of numbers like 1e-288, with which the reference does not converge.
+@given(arrays(np.float64, (5, 5), elements=st.floats(-3, 3).map(lambda x: round(x, 6))), st.integers(1, 5))
 def test_it_is_the_best_of_its_rank_also_where_eigenvalues_are_negative(drawn: np.ndarray, k: int) -> None:
     matrix = (drawn + drawn.T) / 2
     found = factorise(matrix, k)
