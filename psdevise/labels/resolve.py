@@ -84,11 +84,10 @@ def resolve(
         found |= _means_of_neighbours(space, found, hierarchy)
     missing = [name for name in space.names if name not in found]
     if missing:
-        lines = "; ".join(
-            f"{name!r} (near: {', '.join(candidates(name, vectors)) or 'nothing'})" for name in missing[:8]
-        )
+        lines = "; ".join(_without_vector(name, space, vectors) for name in missing[:8])
+        count = f"{len(missing)}" if len(missing) < len(space.names) else f"all {len(missing)}"
         raise LabelError(
-            f"{len(missing)} labels have no vector: {lines}",
+            f"{count} labels have no vector: {lines}",
             where="labels",
             mend="add a synonym to labels.table, text that mentions them, or set labels.resolve.fallback",
         )
@@ -116,6 +115,13 @@ def summary(rows: list[Resolution]) -> dict[str, int]:
     """How many labels were found each way, in the order of the ways."""
     counts = {how: sum(row.how == how for row in rows) for how in get_args(How)}
     return {how: count for how, count in counts.items() if count}
+
+
+def _without_vector(name: str, space: LabelSpace, vectors: WordVectors) -> str:
+    """The label, its first term where that is another name, and what looks like this."""
+    term = space.terms[name][0]
+    known_as = repr(name) if term == name else f"{name!r}, {term!r}"
+    return f"{known_as} (near: {', '.join(candidates(term, vectors)) or 'nothing'})"
 
 
 def candidates(name: str, vectors: WordVectors, k: int = 3) -> list[str]:

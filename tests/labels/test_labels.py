@@ -108,6 +108,9 @@ def test_a_label_without_a_vector_stops_the_run_with_its_nearest_candidates() ->
         resolve(SPACE, VECTORS, ResolveOptions(fallback="words"), GRAPH)
     with pytest.raises(LabelError, match=r"2 labels have no vector.*'red wolf'"):
         resolve(SPACE, VECTORS, ResolveOptions(fallback="stop"), GRAPH)
+    synsets = LabelSpace(("n1", "n2"), {"n1": ("pikup truck",), "n2": ("qqq",)}, {})
+    with pytest.raises(LabelError, match=r"all 2 labels .*: 'n1', 'pikup truck' .near: pickup truck.*; 'n2', 'qqq'"):
+        resolve(synsets, VECTORS, ResolveOptions(fallback="stop"), GRAPH)
 
 
 def test_a_label_s_terms_may_all_count() -> None:
@@ -190,7 +193,8 @@ def test_saved_vectors_open_in_gensim_and_here(tmp_path: Path, suffix: str) -> N
 def test_glove_text_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "g.txt").write_text("cat 1 2\ndog 3 4.5\n")
     pq.write_table(pa.table({"label": ["cat", "dog"], "vector": [[1.0, 2.0], [3.0, 4.5]]}), tmp_path / "p.parquet")
-    for name in ("g.txt", "p.parquet"):
+    (tmp_path / "marked.txt").write_text("\ufeff2 2\ncat 1 2\ndog 3 4.5\n")
+    for name in ("g.txt", "marked.txt", "p.parquet"):
         found = vectors.load(str(tmp_path / name))
         assert found.terms == ("cat", "dog")
         np.testing.assert_array_equal(found.matrix, [[1, 2], [3, 4.5]])
