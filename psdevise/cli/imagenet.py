@@ -61,7 +61,7 @@ def imagenet(
     from psdevise.labels.hops import Lists
     from psdevise.labels.space import LabelSpace
     from psdevise.labels.split import Split, read_names
-    from psdevise.orchestrator.embed import embed
+    from psdevise.orchestrator.embed import embed, trained_on
     from psdevise.report.imagenet import markdown
 
     given = {"seen": seen, "every": every, "is_a": is_a}
@@ -93,6 +93,11 @@ def imagenet(
         else:
             parts_of = {protocols.SUPERVISED: supervised, protocols.UNSEEN: unseen}
             wanted = {part: path for part, path in parts_of.items() if path is not None}
+            # Before any picture is embedded, which may take hours.
+            for run, part in [(run, part) for run in runs for part in wanted]:
+                protocol.refuse_leaks(part, trained_on(run), run)
+            if split_run is not None:
+                protocol.refuse_leaks(protocols.SPLIT, trained_on(split_run), split_run)
             systems = []
             for number, run in enumerate(runs):
                 # Runs of several word vectors share their visual model: softmax stands in the tables once.

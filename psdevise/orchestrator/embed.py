@@ -68,13 +68,15 @@ def embed(
     terms = [(name, space.terms[name]) for name in space.names]
     parts = store.read_json(store.join(run, "tagger.json"))
     key = store.key_of([parts, content, crops, terms, Hierarchy.read(is_a).hash])
+    names = [name for name in systems if name != "random" or part_of(run, "random") is not None]
+    places = {name: store.join(folder, f"{name}-{finished.name}-{key}") for name in names}
+    missing = [name for name, place in places.items() if not store.exists(store.join(place, "system.json"))]
+    # Of all systems before any picture, which may take hours: a label without a vector is found here.
+    vectors = {name: finished.labels(name, space, is_a) for name in missing}
     found = []
-    for name in systems:
-        if name == "random" and part_of(run, "random") is None:
-            continue
-        place = store.join(folder, f"{name}-{finished.name}-{key}")
-        if not store.exists(store.join(place, "system.json")):
-            labels = finished.labels(name, space, is_a)
+    for name, place in places.items():
+        if name in vectors:
+            labels = vectors[name]
             variant = "default" if name == "softmax" else f"{labels.dim}-D"
             act, width = finished.embedder(name)
             for part, table in tables.items():
@@ -84,6 +86,15 @@ def embed(
             Embedded(place, name, variant, finished.all_trained_on).write(labels)
         found.append(Embedded.open(place))
     return found
+
+
+def trained_on(run: str) -> tuple[str, ...]:
+    """Every class that something of a finished run was trained on, a core of the user's own before it too.
+
+    Raises:
+        DataError: no finished run.
+    """
+    return _Run(run).all_trained_on
 
 
 @dataclass(frozen=True)

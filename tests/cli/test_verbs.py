@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from PIL import Image
 from psdevise import load
 from psdevise.cli import main as cli
 from psdevise.cli.main import VERBS, exit_code, psdevise
+from psdevise.labels.space import read_tsv
 from psdevise.orchestrator.run import execute
 from psdevise.report import write
 from tests.world import TINY, tiny
@@ -182,3 +184,50 @@ def test_data_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], run_f
         capsys, "data", "images", f"{world}/train.parquet", str(tmp_path / "images"), code=2
     )
     assert "missing" in output(capsys, "data", "text", "missing.txt", str(tmp_path / "t2"), code=1)
+
+
+def test_a_run_goes_through_the_imagenet_protocol(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables 1 to 4 of a real run; a leak is refused before a picture is embedded."""
+    world = next((run_folder / "artifacts").glob("world-*"))
+    unseen = (world / "unseen.txt").read_text().split("\n")[:-1]
+    rows = read_tsv(str(world / "labels.tsv"), ("label", "wnid"))
+    name = {row["wnid"]: row["label"] for row in rows}  # its labels are what ImageNet's wnids are
+    edges = read_tsv(str(world / "is_a.tsv"), ("child", "parent"))
+    lines = {
+        "is-a": ["child\tparent", *(f"{name.get(e['child'], e['child'])}\t{e['parent']}" for e in edges)],
+        "all": ["wnid\tterms", *(f"{n}\t{n}" for n in name.values())],
+        "seen": ["wnid\tterms", *(f"{n}\t{n}" for n in name.values() if n not in unseen)],
+    }
+    for stem, text in lines.items():
+        (tmp_path / f"{stem}.tsv").write_text("\n".join(text) + "\n")
+    paths = {stem: f"--{stem}={tmp_path}/{stem}.tsv" for stem in lines}
+    test = str(world / "test.parquet")
+    tables = ["evaluate", "imagenet", str(run_folder), f"--supervised={test}", f"--unseen={test}", *paths.values()]
+    assert "| ImageNet 2011 21K | DeViSE-0 24-D | 4 |" in output(capsys, *tables, f"--out={tmp_path}/out")
+    own = {
+        (r["system"], r["images"], r["candidates"], r["metric"], r["k"]): r["value"] for r in load_results(run_folder)
+    }
+    found = [r for r in load_results(tmp_path / "out") if (r["metric"], r["system"]) == ("hit", "devise")]
+    assert {r["split"] for r in found} == {"ILSVRC 2012 1K", "3-hop", "ImageNet 2011 21K"}  # siblings
+    for row in found:
+        if row["split"] in ("ILSVRC 2012 1K", "ImageNet 2011 21K"):
+            assert row["value"] == own["devise", row["images"], row["candidates"], "hit", row["k"]], row
+    # Table 4: here the 1K are all classes, of which the run's unseen ones are set apart.
+    split = [f"--split-run={run_folder}", f"--split-unseen={world}/unseen.txt", f"--split-test={test}"]
+    whole = [paths["all"].replace("--all", "--seen"), paths["all"], paths["is-a"], f"--out={tmp_path}/split"]
+    assert "12/4 of unseen.txt" in output(capsys, "evaluate", "imagenet", *split, *whole)
+    (tmp_path / "seen.tsv").write_text("\n".join(lines["seen"][:-1]) + "\n")
+    text = output(capsys, *tables, f"--out={tmp_path}/leak", code=1)
+    assert f"1 unseen classes were trained on: {lines['seen'][-1].split()[0]}" in " ".join(text.split())
+    (tmp_path / "one.txt").write_text(lines["seen"][1].split("\t")[0] + "\n")
+    split[1] = f"--split-unseen={tmp_path}/one.txt"
+    text = output(capsys, "evaluate", "imagenet", *split, *whole[:3], f"--out={tmp_path}/leak", code=1)
+    assert "1 unseen classes were trained on" in " ".join(text.split())
+    assert not (tmp_path / "leak").exists()
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())
+    return found

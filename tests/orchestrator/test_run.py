@@ -320,5 +320,10 @@ def test_a_run_as_files_has_the_run_s_own_figures(
     (crops,) = embed(str(folder), pictures, space, str(world / "is_a.tsv"), str(tmp_path), 10, [system])
     assert crops.folder != found.folder
     assert crops.pictures("unseen").values.shape == data.values.shape
+    # Labels come before pictures, whichever system lacks them.
+    lacking = LabelSpace((*space.names, "zzz"), {**space.terms, "zzz": ("zzz",)}, space.wnids)
+    with pytest.raises(LabelError, match="'zzz'"):
+        embed(str(folder), pictures, lacking, str(world / "is_a.tsv"), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
     with pytest.raises(LabelError, match="are not in the lists"):
         embed(str(folder), pictures, LabelSpace.of(["x"]), str(world / "is_a.tsv"), str(tmp_path), systems=[system])
