@@ -4,16 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from gensim.models import KeyedVectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psdevise import scores
-from psdevise.errors import DataError, LabelError, StoreError
-from psdevise.labels import vectors
+from psdevise.errors import LabelError, StoreError
 from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.resolve import ResolveOptions, all_terms, resolve, summary
 from psdevise.labels.space import LabelSpace, read_list, read_tsv
@@ -168,99 +164,6 @@ def test_neighbours_are_those_of_the_nearest_shell_with_vectors() -> None:
     ]
     np.testing.assert_array_equal(matrix[2], [0.5, 0.5])
     assert list(summary(rows).items()) == [("exact phrase", 2), ("graph neighbours", 3)]
-
-
-def test_terms_that_would_collide_in_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'ice_cream'"):
-        WordVectors(("ice cream", "ice_cream"), np.ones((2, 2), np.float32)).save(str(tmp_path / "v.txt"))
-    assert not (tmp_path / "v.txt").exists()
-
-
-@pytest.mark.parametrize("suffix", [".txt", ".bin"])
-def test_saved_vectors_open_in_gensim_and_here(tmp_path: Path, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    before = WordVectors(("pickup truck", "zoë", "a"), rng.standard_normal((3, 5)).astype(np.float32))
-    path = str(tmp_path / f"v{suffix}")
-    before.save(path)
-    theirs = KeyedVectors.load_word2vec_format(path, binary=suffix == ".bin")
-    assert theirs.index_to_key == ["pickup_truck", "zoë", "a"]
-    np.testing.assert_array_equal(theirs.vectors, before.matrix)
-    ours = vectors.load(path)
-    assert ours.terms == before.terms
-    np.testing.assert_array_equal(ours.matrix, before.matrix)
-
-
-def test_glove_text_and_parquet(tmp_path: Path) -> None:
-    (tmp_path / "g.txt").write_text("cat 1 2\ndog 3 4.5\n")
-    pq.write_table(pa.table({"label": ["cat", "dog"], "vector": [[1.0, 2.0], [3.0, 4.5]]}), tmp_path / "p.parquet")
-    (tmp_path / "marked.txt").write_text("\ufeff2 2\ncat 1 2\ndog 3 4.5\n")
-    for name in ("g.txt", "marked.txt", "p.parquet"):
-        found = vectors.load(str(tmp_path / name))
-        assert found.terms == ("cat", "dog")
-        np.testing.assert_array_equal(found.matrix, [[1, 2], [3, 4.5]])
-
-
-def test_a_term_of_glove_may_hold_spaces_and_look_like_a_header(tmp_path: Path) -> None:
-    (tmp_path / "g.txt").write_text("7 1 2\n. . . 3 4\nnew_york 5 6 \n\u00a0 7 8\n")
-    found = vectors.load(str(tmp_path / "g.txt"))
-    assert found.terms == ("7", ". . .", "new york", "\u00a0")
-    np.testing.assert_array_equal(found.matrix, [[1, 2], [3, 4], [5, 6], [7, 8]])
-    (tmp_path / "one.txt").write_text("cat 1\ndog 2\n")
-    assert vectors.load(str(tmp_path / "one.txt")).dim == 1
-
-
-@pytest.mark.parametrize(
-    ("column", "problem"),
-    [
-        ([[1.0, 2.0], [3.0]], "different dimensions: .1, 2."),
-        ([[1.0, 2.0], None], "no label or no vector"),
-        (["a", "b"], "not lists of numbers"),
-        ([["a"], ["b"]], "not numbers"),
-        ([[1.0, 2.0], [3.0, None]], "'dog' is not finite"),
-    ],
-)
-def test_broken_parquet_vectors_are_named(tmp_path: Path, column: list[object], problem: str) -> None:
-    path = tmp_path / "v.parquet"
-    pq.write_table(pa.table({"label": ["cat", "dog"], "vector": column}), path)
-    with pytest.raises(DataError, match=problem):
-        vectors.load(str(path))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match="not a whole Parquet file"):
-        vectors.load(str(path))
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("3 2\ncat 1 2\ndog 3 4\n", "cut off: 2 of 3"),
-        ("1 2\ncat 1 2\ndog 3 4\n", "the header says less"),
-        ("2 3\ncat 1 2\ndog 3 4\n", "line 2 has 2 values, expected 3"),
-        ("cat 1 2\ndog 3\n", "line 2 has 1 values"),
-        ("cat 1 2\ndog 3 4 5\n", "line 2 has 3 values"),
-        ("cat 1 2\ndog 3 x\n", "line 2"),
-        ("cat 1 2\ncat 3 4\n", "'cat' stands here twice"),
-        ("cat 1 nan\n", "'cat' is not finite"),
-        ("", "no vectors"),
-    ],
-)
-def test_broken_vector_files_are_named(tmp_path: Path, text: str, problem: str) -> None:
-    (tmp_path / "v.txt").write_text(text)
-    with pytest.raises(DataError, match=problem):
-        vectors.load(str(tmp_path / "v.txt"))
-
-
-def test_a_truncated_binary_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "v.bin"
-    WordVectors(("a", "b"), np.ones((2, 4), np.float32)).save(str(path))
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DataError, match="cut off"):
-        vectors.load(str(path))
-    path.write_bytes(b"999999999999 500\nabc")
-    with pytest.raises(DataError, match="too short for 999999999999"):
-        vectors.load(str(path))
-    path.write_bytes(b"a 1 2\nb 3 4\n")
-    with pytest.raises(DataError, match="no word2vec header"):
-        vectors.load(str(path))
 
 
 def test_splits_and_their_leaks(tmp_path: Path) -> None:
