@@ -46,7 +46,10 @@ class ProjectionOptions:
     slices: int = option(40, "slices per pass; at least ten per worker", low=1)
     schedule: Schedule = option("linear", "learning rate over the phase: constant, linear or cosine decay")
     optimizer: OptimizerOptions = option(OptimizerOptions(rate=0.05), "update on the shards")
-    downpour: DownpourOptions = option(DownpourOptions(), "how workers exchange with shards")
+    downpour: DownpourOptions = option(
+        DownpourOptions(overlap=False),
+        "how workers exchange with shards; a fetch ahead would lack the worker's own last step, which costs accuracy",
+    )
 
 
 @dataclass(frozen=True)
