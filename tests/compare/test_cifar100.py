@@ -129,6 +129,28 @@ def test_the_same_command_goes_on_and_computes_only_what_is_missing(done: tuple[
     assert not Path(options.out, "features", "random_20_0").exists(), "features of finished splits are not kept"
 
 
+def test_a_comparison_that_was_stopped_midway_ends_with_the_same_tables(
+    done: tuple[Options, dict], data: Path, tmp_path: Path
+) -> None:
+    whole, _ = done
+    options = replace(whole, out=str(tmp_path / "stopped"))
+    cells = Path(options.out, "cells")
+
+    def stop(done: int, of: int, what: str) -> None:
+        if cells.exists() and len(list(cells.iterdir())) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cifar100.run(options, words_of(), stop)
+    kept = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert 0 < len(kept) < len(list(Path(whole.out, "cells").iterdir()))
+    write.cifar100(cifar100.run(options, words_of(), lambda done, of, what: None), options)
+    after = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    assert {name: after[name] for name in kept} == kept, "what was finished is not computed again"
+    tables_of = [Path(o.out, "tables.md").read_text().split("CPU seconds")[0] for o in (whole, options)]
+    assert tables_of[0] == tables_of[1]
+
+
 def test_another_comparison_in_the_folder_is_refused(done: tuple[Options, dict]) -> None:
     options, _ = done
     with pytest.raises(ConfigError, match="another features"):

@@ -81,6 +81,12 @@ def test_logistic_loss_is_the_formula() -> None:
     p = 1 / (1 + np.exp(-logits))
     wanted = -np.where(true, np.log(p), np.log(1 - p)).sum() / 5
     assert float(value.detach()) == pytest.approx(wanted, rel=1e-5)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is not None
+    assert layer.bias.grad is not None
+    slope = (p - true).T / 5  # ∂/∂logit, labels × pictures
+    np.testing.assert_allclose(layer.weight.grad.numpy(), slope @ values.astype(np.float64), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(layer.bias.grad.numpy(), slope.sum(axis=1), rtol=1e-4, atol=1e-6)
 
 
 def test_related_labels_are_on_every_picture_and_in_every_sum() -> None:

@@ -144,6 +144,17 @@ def test_wsabie_keeps_its_norms() -> None:
     assert head(values).abs().max() <= 0.25 + 1e-6, "|w · V x| ≤ C²"
 
 
+def test_wsabies_fitted_map_and_vectors_are_within_the_bound(tmp_path: Path) -> None:
+    small = lesson(tmp_path)
+    learned = Wsabie(dim=8, bound=0.6, options=replace(QUICK, epochs=5)).fit(small)
+    norms = {name: np.linalg.norm(learned[name].astype(np.float64), axis=1) for name in ("map", "labels")}
+    assert learned["map"].shape == (12, 8)
+    assert learned["labels"].shape == (len(SEEN), 8)
+    for name, found in norms.items():
+        assert found.max() <= 0.6 + 1e-6, f"‖row‖ of {name}"
+    assert norms["labels"].max() > 0.6 - 1e-4, "the bound holds something back"
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
