@@ -39,7 +39,8 @@ from psdevise.systems.chollet import Chollet, Logistic
 from psdevise.systems.cosine import CosineSoftmax
 from psdevise.systems.devise import Devise, Ridge
 from psdevise.systems.linear import ConSE, SoftmaxHead
-from psdevise.systems.recipe import Known, Learned, Recipe, load_recipe
+from psdevise.systems.own import load_recipe
+from psdevise.systems.recipe import Known, Learned, Recipe
 from psdevise.systems.socher import Socher
 from psdevise.systems.wsabie import Wsabie
 

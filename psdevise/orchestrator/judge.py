@@ -39,7 +39,8 @@ from psdevise.systems import Pictures, System
 from psdevise.systems.baselines import WORDLESS, on_core, recipe
 from psdevise.systems.embedding import BATCH, EmbeddingSystem
 from psdevise.systems.finished import Finished
-from psdevise.systems.recipe import Values, is_own
+from psdevise.systems.own import is_own
+from psdevise.systems.recipe import Values
 from psdevise.systems.softmax import SoftmaxSystem
 
 MAP_PICTURES = 1200

@@ -8,7 +8,8 @@ from psdevise.errors import ConfigError
 from psdevise.systems.chollet import Chollet, Logistic
 from psdevise.systems.cosine import CosineSoftmax
 from psdevise.systems.linear import ConSE
-from psdevise.systems.recipe import Recipe, is_own, load_recipe
+from psdevise.systems.own import is_own, load_recipe
+from psdevise.systems.recipe import Recipe
 from psdevise.systems.socher import Socher
 from psdevise.systems.wsabie import Wsabie
 

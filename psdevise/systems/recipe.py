@@ -13,7 +13,6 @@ class Prototypes:                                   # mymodel.py; `--system mymo
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from psdevise import config, store
 from psdevise.data.features import Features, read
-from psdevise.errors import ConfigError, LabelError
+from psdevise.errors import LabelError
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.systems import Scores
 from psdevise.worker.task import Task
@@ -140,28 +139,7 @@ def columns(scores: npt.NDArray[Any], have: Sequence[str], labels: Sequence[str]
 
 def fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What of a system decides on what it learns: its options, or the source of a user's own."""
+    recipe = getattr(recipe, "own", recipe)
     if is_dataclass(recipe) and not isinstance(recipe, type):
         return {"system": type(recipe).__qualname__, **config.plain(recipe)}
     return {"system": type(recipe).__qualname__, "source": store.key_of(inspect.getsource(type(recipe)))}
-
-
-def is_own(name: str) -> bool:
-    """Whether the name is one of a user's own system, `module:name`."""
-    return ":" in name
-
-
-def load_recipe(name: str) -> Recipe:
-    """A system of the user's own, `module:name` of a class or function without arguments.
-
-    Raises:
-        ConfigError: there is no such module or name, or it lacks what a system has.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as e:
-        raise ConfigError(f"{name!r}: {e}", where="system", mend="module:name, importable from here") from e
-    lacks = [part for part in ("name", "variant", "needs", "fit", "score") if not hasattr(found, part)]
-    if lacks:
-        raise ConfigError(f"{name!r} has no {', '.join(lacks)}", where="system", mend="see psdevise.systems.recipe")
-    return found

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from psdevise.errors import ConfigError, LabelError
+from psdevise.errors import LabelError
 from psdevise.phases.joint import ProjectionOptions
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.systems.cosine import CosineHead, CosineSoftmax
@@ -18,7 +18,7 @@ from psdevise.systems.cosine import _loss as cosine_loss
 from psdevise.systems.devise import Devise, Ridge, l2, random, ridge
 from psdevise.systems.finished import Finished
 from psdevise.systems.linear import ConSE, SoftmaxHead, convex_combination
-from psdevise.systems.recipe import columns, load_recipe
+from psdevise.systems.recipe import columns
 from psdevise.systems.wsabie import Wsabie, WsabieHead, rank_weights, warp
 from tests.systems.lessons import SEEN, UNSEEN, known, lesson, pictures
 
@@ -202,14 +202,3 @@ def test_columns_and_finished_say_what_cannot_be_named() -> None:
     finished = Finished(Ridge(), {"projection.weight": np.eye(5, 12, dtype=np.float32)}, known(), lambda p: p)  # type: ignore[arg-type,return-value]
     with pytest.raises(LabelError, match="unheard of"):
         finished.score_values(np.zeros((1, 12), np.float32), ("unheard of",))
-
-
-def test_a_system_of_the_users_own_is_checked() -> None:
-    assert load_recipe("psdevise.systems.devise:Ridge").name == "l2"
-    for wrong, text in (
-        ("nowhere:At", "nowhere"),
-        ("psdevise.systems:Nothing", "Nothing"),
-        ("builtins:dict", "has no"),
-    ):
-        with pytest.raises(ConfigError, match=text):
-            load_recipe(wrong)
