@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.lapack import spotri
 from scipy.optimize import minimize
 
@@ -31,8 +31,11 @@ def inverse(kernel: Floats, penalty: float) -> Floats:
     damped = kernel.copy()
     damped[np.diag_indices(n)] += np.float32(penalty * np.trace(kernel, dtype=np.float64) / n)
     # The transpose of a symmetric matrix in C order is the one in LAPACK's order: nothing is copied.
-    factor, _ = cho_factor(damped.T, lower=True, overwrite_a=True, check_finite=False)
-    found, failed = spotri(factor, lower=True, overwrite_c=True)
+    try:
+        factor, _ = cho_factor(damped.T, lower=True, overwrite_a=True, check_finite=False)
+        found, failed = spotri(factor, lower=True, overwrite_c=True)
+    except LinAlgError:
+        failed = 1
     if failed:
         raise DataError("the inner products are singular", where="ridge regression", mend="a higher penalty")
     for start in range(0, n, BLOCK):

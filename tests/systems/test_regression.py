@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 
+from psdevise.errors import DataError
 from psdevise.systems import regression
 from psdevise.systems.devise import ridge
 
@@ -56,3 +58,9 @@ def test_softmax_of_the_kept_pictures_is_scikit_learns() -> None:
     found = values @ weight.T + bias
     centred = found - found.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(centred, wanted - wanted.mean(axis=1, keepdims=True), atol=0.01)
+
+
+def test_a_penalty_too_small_for_repeated_pictures_is_said() -> None:
+    values = np.repeat(np.random.default_rng(0).standard_normal((5, 3)), 30, axis=0).astype(np.float32)
+    with pytest.raises(DataError, match="singular"):
+        regression.inverse(values @ values.T, 1e-7)
