@@ -242,7 +242,7 @@ CLAIMS = (
     ("DeViSE above random on unseen, hit@5", REFERENCE, "random-default", "unseen/unseen/hit@5"),
     ("DeViSE above softmax on unseen pictures among all, hp@5 (Table 3)", REFERENCE, "softmax-default",
      "unseen/seen+unseen/hp@5"),
-    ("fine-tuning the core adds 1 to 3 points (section 3.3), seen hit@1", "devise-fine-tuned", REFERENCE,
+    ("fine-tuning the core adds (section 3.3: 1 to 3 points), seen hit@1", "devise-fine-tuned", REFERENCE,
      "seen/seen/hit@1"),
     ("… on unseen, hit@1", "devise-fine-tuned", REFERENCE, "unseen/unseen/hit@1"),
     ("rank loss above L2 at seen hit@1 (section 3.3)", REFERENCE, "l2-sgd", "seen/seen/hit@1"),
