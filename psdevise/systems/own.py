@@ -56,8 +56,7 @@ class Own:
         except PsdeviseError:
             raise
         except Exception as e:
-            at = traceback.extract_tb(e.__traceback__)[-1]
-            raise self._wrong(f"{function.__name__} raised {type(e).__name__}: {e} ({at.filename}:{at.lineno})") from e
+            raise self._wrong(f"{function.__name__} raised {type(e).__name__}: {e} ({_place(e)})") from e
 
     def _wrong(self, what: str) -> ConfigError:
         return ConfigError(what, where=self._called, mend=SEE)
@@ -72,17 +71,27 @@ def load_recipe(name: str) -> Own:
     """A system of the user's own, `module:name` of a class or function without arguments.
 
     Raises:
-        ConfigError: there is no such module or name, or it lacks what a system has.
+        ConfigError: there is no such module or name, it raised, or it lacks what a system has.
     """
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError) as e:
         raise ConfigError(f"{name!r}: {e}", where="system", mend="module:name, importable from here") from e
+    except Exception as e:  # whatever the user's file does when it is read
+        raise ConfigError(f"{name!r} raised {type(e).__name__}: {e} ({_place(e)})", where="system", mend=SEE) from e
     lacks = [part for part in ("name", "variant", "needs", "fit", "score") if not hasattr(found, part)]
     if lacks:
         raise ConfigError(f"{name!r} has no {', '.join(lacks)}", where="system", mend=SEE)
     return Own(found, name)
+
+
+def _place(error: Exception) -> str:
+    """`file:line` of where it came from; of a file that cannot be read as Python, in that file."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{at.filename}:{at.lineno}"
 
 
 def _about(found: object) -> str:

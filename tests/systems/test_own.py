@@ -74,6 +74,16 @@ def test_it_must_be_there_and_whole() -> None:
             load_recipe(wrong)
 
 
+def test_a_file_that_cannot_be_loaded_is_the_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_with_a_typo.py").write_text("\ndef f(:\n")
+    (tmp_path / "own_that_raises.py").write_text("class A:\n    def __init__(self):\n        raise ValueError('no')\n")
+    with pytest.raises(ConfigError, match=r"'own_with_a_typo:f' raised SyntaxError.*own_with_a_typo\.py:2"):
+        load_recipe("own_with_a_typo:f")
+    with pytest.raises(ConfigError, match=r"'own_that_raises:A' raised ValueError: no .*own_that_raises\.py:3"):
+        load_recipe("own_that_raises:A")
+
+
 def test_a_fit_that_fails_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"test_own:Raises: fit raised ValueError: my own mistake .*test_own.py:\d+"):
         load_recipe("tests.systems.test_own:Raises").fit(lesson(tmp_path))
