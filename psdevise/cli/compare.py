@@ -120,6 +120,10 @@ def cifar100(
     from psdevise.compare import trained, write
     from psdevise.models.single_layer import SingleLayerOptions
 
+    if tuning_run and not runs:
+        raise click.UsageError("--tuning-run calibrates the table of --run; give that too.")
+    if runs:  # table (i) may take hours: what is wrong with the runs is said before it
+        trained.check(runs, tuning_run, draws, systems, comparison.class_names(data))
     layer = SingleLayerOptions(coding="omp1" if coding == "omp1" else "triangle", bases=bases, patches=patches)
     options = comparison.Options(
         data=data,

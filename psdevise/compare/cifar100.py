@@ -196,6 +196,10 @@ def _material(options: Options, words: Sequence[Words], on_progress: OnProgress)
     return Material(space, hierarchy, whole.pick(range(begin)), whole.pick(range(begin, whole.rows)), test, raw)
 
 
+def class_names(data: str) -> tuple[str, ...]:
+    return LabelSpace.read(store.join(home(data), "wordnet.tsv")).names
+
+
 def _labels(options: Options) -> tuple[LabelSpace, Hierarchy]:
     folder = home(options.data)
     return LabelSpace.read(store.join(folder, "wordnet.tsv")), Hierarchy.read(store.join(folder, "is_a.tsv"))

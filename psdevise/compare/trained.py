@@ -89,6 +89,19 @@ def open_run(folder: str) -> Run:
     return Run(folder, options, {name: artifact for name, artifact in found.items() if artifact is not None})
 
 
+def check(
+    folders: Sequence[str], tuning: str | None, draws: int, systems: Sequence[str], classes: Sequence[str]
+) -> None:
+    """What can be told before anything is computed: the runs are there, fit one another, and know these classes.
+
+    Raises:
+        ConfigError: the runs do not fit one another, or are of other classes. DataError: a run is not finished.
+    """
+    for one, _, _ in _runs(folders, tuning, draws, systems)[0]:
+        if set(one.inputs["images"].figures["classes"]) != set(classes):
+            raise ConfigError("this run is not of CIFAR-100's classes", where=one.folder, mend="jobs/cifar100.yaml")
+
+
 def run(
     folders: Sequence[str],
     tuning: str | None,
@@ -107,6 +120,26 @@ def run(
     Raises:
         ConfigError: the runs do not fit one another. DataError: a run is not finished.
     """
+    runs, without = _runs(folders, tuning, draws, systems)
+    cells = Cells(store.join(out, "trained"), {"comparison": "cifar100, trained cores"})
+    for one, split, entries in runs:
+        if not all(cells.has(f"{split.name}/{entry.cell}") for entry in entries):
+            _fill(one, without, split, entries, cells, on_progress)
+    parts = [collect(cells, [split], entries) for _, split, entries in runs]
+    return {
+        "rows": [row for part in parts for row in part["rows"]],
+        "arrays": {key: value for part in parts for key, value in part["arrays"].items()},
+        "seconds": {key: value for part in parts for key, value in part["seconds"].items()},
+        "splits": [split for _, split, _ in runs],
+        "entries": runs[0][2],
+        "calibrated": without is not None,
+    }
+
+
+def _runs(
+    folders: Sequence[str], tuning: str | None, draws: int, systems: Sequence[str]
+) -> tuple[list[tuple[Run, Split, list[Entry]]], Run | None]:
+    """Each run with its split and the systems on it, and the tuning run."""
     runs = [open_run(folder) for folder in folders]
     without = None if tuning is None else open_run(tuning)
     splits, chosen = [], []
@@ -119,19 +152,7 @@ def run(
         raise ConfigError("the runs need other seeds and the same unseen classes", where="compare cifar100 --run")
     if any([e.key for e in entries] != [e.key for e in chosen[0]] for entries in chosen):
         raise ConfigError("the runs have different baselines", where="compare cifar100 --run")
-    cells = Cells(store.join(out, "trained"), {"comparison": "cifar100, trained cores"})
-    for one, split, entries in zip(runs, splits, chosen, strict=True):
-        if not all(cells.has(f"{split.name}/{entry.cell}") for entry in entries):
-            _fill(one, without, split, entries, cells, on_progress)
-    parts = [collect(cells, [split], entries) for split, entries in zip(splits, chosen, strict=True)]
-    return {
-        "rows": [row for part in parts for row in part["rows"]],
-        "arrays": {key: value for part in parts for key, value in part["arrays"].items()},
-        "seconds": {key: value for part in parts for key, value in part["seconds"].items()},
-        "splits": splits,
-        "entries": chosen[0],
-        "calibrated": without is not None,
-    }
+    return list(zip(runs, splits, chosen, strict=True)), without
 
 
 def _check(one: Run, without: Run | None) -> None:

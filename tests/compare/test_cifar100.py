@@ -167,3 +167,15 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert exit_code(command.split()) == 0
     assert "What the papers claim" in capsys.readouterr().out
     assert exit_code(["compare", "cifar100", "--out", str(tmp_path), "--vectors", str(tmp_path / "none.bin")]) == 1
+
+
+def test_a_run_that_is_not_there_is_said_before_the_first_cell(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words().save(str(tmp_path / "words.parquet"))
+    command = f"compare cifar100 --data {data} --out {tmp_path}/out --vectors {tmp_path}/words.parquet"
+    assert exit_code([*command.split(), "--run", str(tmp_path / "nowhere")]) == 1
+    assert "no finished run" in " ".join(capsys.readouterr().err.split())
+    assert exit_code([*command.split(), "--tuning-run", str(tmp_path / "nowhere")]) == 2
+    assert "give that too" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

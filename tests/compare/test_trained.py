@@ -85,6 +85,16 @@ def test_without_a_tuning_run_there_is_no_bias_and_cells_are_kept(runs: Runs, tm
     )
 
 
+def test_runs_are_looked_at_before_anything_is_computed(runs: Runs) -> None:
+    folder, tuning = str(runs[0] / "tiny"), str(runs[2])
+    classes = trained.open_run(folder).inputs["images"].figures["classes"]
+    trained.check([folder], tuning, 1, (), classes)
+    with pytest.raises(ConfigError, match="not of CIFAR-100's classes"):
+        trained.check([folder], tuning, 1, (), [*classes[1:], "apple"])
+    with pytest.raises(ConfigError, match="are not the unseen and the tuning classes"):
+        trained.check([folder], folder, 1, (), classes)
+
+
 def test_runs_that_do_not_fit_are_refused(runs: Runs, tmp_path: Path) -> None:
     folder = str(runs[0] / "tiny")
     with pytest.raises(ConfigError, match="other seeds"):
