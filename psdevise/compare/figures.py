@@ -13,6 +13,7 @@ from psdevise.report.maps import tsne
 
 # The report's colours; here a file brings its own.
 COLOURS = ("#2563a8", "#d9730d", "#3a8f4d", "#a23b72", "#7a5fb0", "#7d6b3a", "#c2453c", "#4a4f57")
+LETTER = 7.0  # a letter's width, on the safe side
 DASHES = ("none", "6 3", "2 3", "8 3 2 3", "12 4", "4 2", "1 4", "10 2 2 2")
 
 
@@ -28,7 +29,8 @@ def write_lines(
     if not kept:
         return
     series = [Series(name, points, number % 8) for number, (name, points) in enumerate(kept.items())]
-    drawn = str(lines(series, title, x_label, y_label, zero=True, size=(560.0, 360.0)))
+    wide, tall = 560.0, 360.0
+    drawn = str(lines(series, title, x_label, y_label, zero=True, size=(wide, tall)))
     style = ["svg{background:#fff;font:12px sans-serif}", ".grid{stroke:#ddd}", ".line{fill:none;stroke-width:1.8}"]
     for number, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True)):
         style.append(f".c{number}{{stroke:{colour}}}.c{number}.fill{{fill:{colour};stroke:none}}")
@@ -36,10 +38,14 @@ def write_lines(
     legend = []
     for number, one in enumerate(series):
         y = 40 + 15 * number
-        legend.append(f'<line class="line c{one.style} d{one.style}" x1="430" x2="456" y1="{y - 4}" y2="{y - 4}"/>')
-        legend.append(f'<text x="460" y="{y}">{_escape(one.name)}</text>')
-    legend.append(f'<text x="280" y="14" text-anchor="middle">{_escape(title)}</text>')
-    _write(path, drawn, (840, 540), style, legend)
+        line = f'x1="{wide:g}" x2="{wide + 26:g}" y1="{y - 4}" y2="{y - 4}"'
+        legend.append(f'<line class="line c{one.style} d{one.style}" {line}/>')
+        legend.append(f'<text x="{wide + 30:g}" y="{y}">{_escape(one.name)}</text>')
+    legend.append(f'<text x="{wide / 2:g}" y="14" text-anchor="middle">{_escape(title)}</text>')
+    # Beside the curves, not over them, and as wide as the longest name.
+    whole = wide + 40 + LETTER * max(len(name) for name in kept)
+    drawn = drawn.replace(f'viewBox="0 0 {wide:g} {tall:g}"', f'viewBox="0 0 {whole:g} {tall:g}"', 1)
+    _write(path, drawn, (round(1.5 * whole), round(1.5 * tall)), style, legend)
 
 
 def write_map(
@@ -51,18 +57,35 @@ def write_map(
     names: Sequence[str],
     unseen: set[str],
 ) -> None:
-    """t-SNE of mapped pictures [n, d] with the words' vectors [m, d] among them (Socher 2013, Figure 2)."""
+    """t-SNE of mapped pictures [n, d] with the words' vectors [m, d] among them (Socher 2013, Figure 2). A colour per
+    class; unseen classes are diamonds, the words have a black border."""
     places = tsne(np.concatenate([points, vectors]))
-    marks = [Mark(x, y, label not in unseen, label) for (x, y), label in zip(places, labels, strict=False)]
+    number = {name: i for i, name in enumerate(names)}
+    marks = [
+        Mark(x, y, label not in unseen, label, style=f"k{number[label]}")
+        for (x, y), label in zip(places, labels, strict=False)
+    ]
     for (x, y), name in zip(places[len(points) :], names, strict=True):
-        marks.append(Mark(x, y, name not in unseen, name, name))
+        marks.append(Mark(x, y, name not in unseen, name, name, f"k{number[name]} word"))
     style = [
         "svg{background:#fff;font:12px sans-serif}",
-        f".c0.fill{{fill:{COLOURS[0]};opacity:.55}}.c1.fill{{fill:{COLOURS[1]};opacity:.8}}",
-        ".name{font-weight:bold}",
+        *(f".k{i}{{fill:{colour};opacity:.75}}" for i, colour in enumerate(_colours(len(names)))),
+        ".word{opacity:1;stroke:#000;stroke-width:1.5}.name{font-weight:bold}",
     ]
-    heading = f'<text x="480" y="14" text-anchor="middle">{_escape(title)}</text>'
-    _write(path, str(scatter(marks, title)), (960, 640), style, [heading])
+    further = [f'<text x="480" y="14" text-anchor="middle">{_escape(title)}</text>']
+    further.append('<text x="8" y="660">black border: the word; diamonds: unseen classes; a colour per class:</text>')
+    for i, name in enumerate(names):
+        x, y = 8 + 150 * (i % 6), 680 + 16 * (i // 6)
+        further.append(f'<rect class="k{i}" x="{x}" y="{y - 9}" width="10" height="10"/>')
+        further.append(f'<text x="{x + 15}" y="{y}">{_escape(name + " (unseen)" * (name in unseen))}</text>')
+    height = 690 + 16 * (-(-len(names) // 6) - 1)
+    drawn = str(scatter(marks, title)).replace('viewBox="0 0 960 640"', f'viewBox="0 0 960 {height}"', 1)
+    _write(path, drawn, (960, height), style, further)
+
+
+def _colours(count: int) -> list[str]:
+    """The eight, two more that differ from them, and then any."""
+    return [*COLOURS, "#17b3c9", "#d8c118", *(f"hsl({(137 * i) % 360},60%,45%)" for i in range(count))][:count]
 
 
 def _write(path: str, drawn: str, size: tuple[int, int], style: Sequence[str], further: Sequence[str]) -> None:

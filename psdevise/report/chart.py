@@ -27,13 +27,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a scatter, in the unit square. `title` shows on hover; `text`, if any, beside it."""
+    """A point of a scatter, in the unit square. `title` shows on hover; `text`, if any, beside it; `style`: CSS classes
+    in place of those for seen and unseen."""
 
     x: float
     y: float
     seen: bool
     title: str
     text: str = ""
+    style: str = ""
 
 
 def lines(
@@ -135,6 +137,7 @@ def scatter(
     for mark in sorted(marks, key=lambda m: not m.seen):
         x, y = place(mark.x, mark.y)
         kind, r = ("c0", radius) if mark.seen else ("c1", radius * 1.25)
+        kind = mark.style or kind
         shape = (
             f'<circle class="{kind} fill" cx="{x:.1f}" cy="{y:.1f}" r="{r:g}">'
             if mark.seen
