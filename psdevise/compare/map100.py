@@ -12,7 +12,7 @@ def map_at_100(scores: Scores, relevant: Bools, reading: str = "by_class", weigh
     class weight.
 
     by_class: P = precision of the class's k highest-scored pictures; by_image: among the pictures whose
-    top-k labels contain the class, the share that truly have it, 0 if none. Ties stand in given order.
+    top-k labels contain the class, the share that truly have it, 0 if none. Of equal scores what is wrong comes first.
 
     Args:
         relevant: bool [n, m], which picture has which class.
@@ -24,6 +24,8 @@ def map_at_100(scores: Scores, relevant: Bools, reading: str = "by_class", weigh
 def precision_at_100(scores: Scores, relevant: Bools, reading: str = "by_class") -> Floats:
     """What `map_at_100` is the mean of: of each class the mean over k = 1 … 100 of P(k, class) [m]."""
     m = scores.shape[1]
+    # Ties count against us: what is right stands a hair lower, by less than float32 scores can differ.
+    scores = np.where(relevant, np.nextafter(scores.astype(np.float64), -np.inf), scores)
     if reading == "by_class":
         order = top_k(np.ascontiguousarray(scores.T), 100)
         found = relevant[order, np.arange(m)[:, None]].cumsum(axis=1)

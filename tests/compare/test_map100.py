@@ -62,3 +62,20 @@ def test_the_ceiling_of_map_by_image_holds_for_every_ranking() -> None:
     ]
     ceiling = map100.map_ceiling(relevant, "by_image")
     assert max(reached) == pytest.approx(ceiling)
+
+
+@pytest.mark.parametrize("reading", ["by_class", "by_image"])
+def test_equal_scores_count_against_us(reading: str) -> None:
+    """A label without a vector has the same score for every picture, and two with one vector have each other's."""
+    relevant = np.zeros((300, 3), bool)
+    relevant[:150, 0] = relevant[150:, 1] = True
+    matrix = np.zeros((300, 3), np.float32)
+    found = map100.precision_at_100(matrix, relevant, reading)
+    if reading == "by_class":
+        assert found.tolist() == [0.0, 0.0, 0.0], "150 wrong pictures are before the first right one"
+    else:
+        # k = 1 and 2 list wrong labels only, k = 3 and more (98 of 100) list all three on every picture.
+        np.testing.assert_allclose(found, [0.98 / 2, 0.98 / 2, 0.0])
+    barely = matrix.copy()
+    barely[:150, 0] = barely[150:, 1] = np.finfo(np.float32).tiny
+    assert (map100.precision_at_100(barely, relevant, reading)[:2] > found[:2]).all(), "above, by however little"
