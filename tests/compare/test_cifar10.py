@@ -47,12 +47,17 @@ def test_the_command_resumes_and_writes_everything(
     assert exit_code(command.split()) == 0
     text = capsys.readouterr().out
     assert "| **mean of 6** |" in text
-    assert "LoOP" in text
+    assert "LoOP, λ = 3" in text
+    assert "chosen on these very test pictures" in " ".join(text.split())
     for name in ("curves.svg", "loop.svg", "map.svg"):
         assert (out / name).read_text().startswith("<svg xmlns")
     rows = json.loads((out / "results.json").read_text())
     assert {row["system"] for row in rows} == {"socher", "random", "softmax"}
     assert {row["split"] for row in rows} >= {"cat-truck", "cat-dog"}
+
+    loop = next(row for row in rows if row["variant"] == "LoOP" and row["split"] == "cat-dog")
+    seen, unseen = np.load(out / "cells" / "cat-dog.npz")["loop"][2].astype(float)
+    assert loop["value"] == pytest.approx(2 * seen * unseen / max(seen + unseen, 1e-12))
 
     before = np.load(out / "cells" / "cat-dog.npz")["curve"]
     (out / "cells" / "cat-dog.npz").unlink()
@@ -79,6 +84,9 @@ def test_the_curve_counts_what_stands_on_either_side_of_each_threshold(data: Pat
     assert curve[-1, 1] == pytest.approx(arrays["unseen/words"].mean())
     assert (np.diff(curve[:, 0]) <= 0).all()
     assert (np.diff(curve[:, 1]) >= 0).all()
+    # The authors' eleven thresholds are some of them.
+    assert arrays["eleven"].shape == (11, 2)
+    assert {tuple(point) for point in arrays["eleven"].tolist()} <= {tuple(point) for point in curve.tolist()}
 
 
 def test_a_pair_is_what_scikit_learns_ridge_makes_of_the_features(data: Path, tmp_path: Path) -> None:
@@ -141,3 +149,14 @@ def test_readings_of_a_curve() -> None:
     assert tables10.unseen_at(curve, 0.7) == 0.2
     assert tables10.unseen_at(curve, 0.9) is None
     assert tables10.best_loop(np.array([[0.8, 0.0], [0.5, 0.5], [0.9, 0.1]])) == (0.5, 0.5, 2)
+
+
+def test_what_no_pair_reaches_is_not_testable() -> None:
+    arrays = {
+        "unseen/words": np.array([1, 0], np.uint8),
+        "seen": np.array([1, 0], np.uint8),
+        "curve": np.array([[0.5, 0.0], [0.0, 0.5]]),
+    }
+    assert "| no pair has 70 | not testable at this size |" in "\n".join(tables10._claims({("a", "b"): arrays}))
+    arrays["curve"] = np.array([[0.8, 0.0], [0.7, 0.2]])
+    assert "| 20.0 to 20.0 on 1 pairs | held |" in "\n".join(tables10._claims({("a", "b"): arrays}))
