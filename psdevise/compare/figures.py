@@ -41,11 +41,12 @@ def write_lines(
         line = f'x1="{wide:g}" x2="{wide + 26:g}" y1="{y - 4}" y2="{y - 4}"'
         legend.append(f'<line class="line c{one.style} d{one.style}" {line}/>')
         legend.append(f'<text x="{wide + 30:g}" y="{y}">{_escape(one.name)}</text>')
-    legend.append(f'<text x="{wide / 2:g}" y="14" text-anchor="middle">{_escape(title)}</text>')
-    # Beside the curves, not over them, and as wide as the longest name.
-    whole = wide + 40 + LETTER * max(len(name) for name in kept)
-    drawn = drawn.replace(f'viewBox="0 0 {wide:g} {tall:g}"', f'viewBox="0 0 {whole:g} {tall:g}"', 1)
-    _write(path, drawn, (round(1.5 * whole), round(1.5 * tall)), style, legend)
+    legend.append(f'<text x="{wide / 2:g}" y="-6" text-anchor="middle">{_escape(title)}</text>')
+    # The title above y's name, the key beside the curves and as wide as the longest name.
+    whole, above = wide + 40 + LETTER * max(len(name) for name in kept), 20.0
+    box = f'viewBox="0 {-above:g} {whole:g} {tall + above:g}"'
+    drawn = drawn.replace(f'viewBox="0 0 {wide:g} {tall:g}"', box, 1)
+    _write(path, drawn, (round(1.5 * whole), round(1.5 * (tall + above))), style, legend)
 
 
 def write_map(

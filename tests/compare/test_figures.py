@@ -22,13 +22,15 @@ def test_the_names_of_curves_are_whole_and_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "lines.svg"
     curves = {"airplane–automobile": [(0.0, 0.9), (0.8, 0.9)], "a & b": [(0.0, 0.1), (0.8, 0.8)], "none": []}
     write_lines(str(path), "Curves", curves, "x", "y")
-    root, (_, _, width, _) = read(path)
+    root, (_, top, width, _) = read(path)
     right = max(float(p.split(",")[0]) for line in root.iter(f"{SVG}polyline") for p in line.attrib["points"].split())
     named = {t.text: float(t.attrib["x"]) for t in root.iter(f"{SVG}text")}
     assert "none" not in named
     for name in ("airplane–automobile", "a & b"):
         assert named[name] > right, "not over a curve"
         assert named[name] + LETTER * len(name) <= width
+    lines = {t.text: float(t.attrib["y"]) for t in root.iter(f"{SVG}text")}
+    assert top + 10 <= lines["Curves"] <= lines["y"] - 12, "the title is no part of y's name"
 
 
 def test_a_map_tells_its_classes_apart(tmp_path: Path) -> None:
