@@ -124,7 +124,8 @@ def _claims(cells: Cells) -> list[str]:
     lines = [
         "## What the paper claims",
         "",
-        "Differences of MAP@100 by class in hundredths, paired over labels.",
+        "Differences of MAP@100 by class in hundredths, paired over labels. The paper (17,000 labels, k = 4,096,"
+        " weighted MAP@100): 6.95 at the end against 6.50, which was reached in about a tenth of the baseline's steps.",
         "",
         "| claim | condition | difference [95 % interval] | |",
         "|---|---|---:|---|",

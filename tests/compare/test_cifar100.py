@@ -108,6 +108,7 @@ def test_tables_and_figures_are_written(done: tuple[Options, dict]) -> None:
     options, _ = done
     text = Path(options.out, "tables.md").read_text()
     assert "| prototypes |" in text
+    assert "| DeViSE above softmax at seen hp@5 (Frome 2013, Table 1) | .352 to .342 |" in text
     assert "random, draw 1 |" not in text.split("CPU seconds")[0], "draws are one row"
     drawing = Path(options.out, "curves_random_20.svg").read_text()
     assert drawing.startswith("<svg xmlns=")

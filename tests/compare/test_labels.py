@@ -37,6 +37,7 @@ def test_everything_is_written(out: Path) -> None:
     text = (out / "out" / "tables.md").read_text()
     assert "| the baseline's final value in a tenth of its steps | scenes |" in text
     assert "| chollet, one-hot |" in text
+    assert "6.95 at the end against 6.50" in text
     assert "17,000 | 17,000" in text
     assert (out / "out" / "curves_half_removed.svg").read_text().startswith("<svg xmlns")
     rows = json.loads((out / "out" / "results.json").read_text())
