@@ -23,6 +23,8 @@ from psdevise.compare.watched import Watched
 from psdevise.data import features
 from psdevise.errors import ConfigError
 from psdevise.models.single_layer import SingleLayerOptions
+from psdevise.phases.joint import ProjectionOptions
+from psdevise.server.ledger import cut
 from psdevise.systems.chollet import EMBEDDED, LOGISTIC, Chollet, Logistic
 from psdevise.systems.recipe import Known, Learned, Lesson
 
@@ -126,7 +128,7 @@ def _cell(condition: str, system: Embedding, made: Made, options: Options) -> Ar
     known = Known(names, {}, options.seed)
     folder = store.join(options.out, "training")
     lesson = Lesson(known, made.features(train), folder, trainer(options.seed, workers=1))
-    expected = options.epochs * len(lesson.values) / system.options.batch
+    expected = updates(len(lesson.values), system.options)
     watched = Watched(np.unique(np.geomspace(5, max(6.0, 0.9 * expected), POINTS).round()).astype(int).tolist())
     begin = time.process_time()
     embedding: Learned = {}
@@ -148,6 +150,11 @@ def _cell(condition: str, system: Embedding, made: Made, options: Options) -> Ar
         matrix = system.score({**parameters, **embedding}, known, test.values, made.names)
         curve.append((step, map100.map_at_100(matrix, true)))
     return {**{r: map100.precision_at_100(matrix, true, r) for r in READINGS}, "curve": np.array(curve), **note}
+
+
+def updates(rows: int, options: ProjectionOptions) -> int:
+    """Of one worker in the whole training: a slice ends with a batch of its own."""
+    return options.epochs * sum(-(-(stop - start) // options.batch) for start, stop in cut(rows, options.slices))
 
 
 def _unseen(system: Embedding, learned: Learned, known: Known, test: features.Features, made: Made) -> Arrays:

@@ -50,6 +50,16 @@ def test_everything_is_written(out: Path) -> None:
     assert not (out / "out" / "features").exists()
 
 
+def test_a_curve_goes_on_until_shortly_before_the_end(out: Path) -> None:
+    for path in (out / "out" / "cells").glob("*.npz"):
+        cell = np.load(path)
+        if "curve" in cell:
+            steps = cell["curve"][:, 0]
+            total = json.loads(str(cell["about"]))["steps"]
+            assert steps[-1] == total
+            assert 0.8 * total < steps[-2] < total, path.name
+
+
 def test_a_lost_cell_is_made_again_alike_and_no_other(out: Path) -> None:
     cells = out / "out" / "cells"
     lost = cells / "scenes_logistic-default.npz"
