@@ -118,10 +118,43 @@ def _decompressed(path: str, raw: IO[bytes]) -> Any:
     if name.endswith(".xz"):
         return lzma.LZMAFile(raw)
     if name.endswith(".zst"):
-        # Windows up to 128 MiB, as `zstd --long=27` writes them.
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader, 1 << 20)
+        return io.BufferedReader(_Zstd(raw), 1 << 20)
     return raw
+
+
+class _Zstd(io.RawIOBase):
+    """Reads frames one after the other. zstandard's own reader takes a file that ends in the middle of one for whole.
+
+    Raises:
+        EOFError: the last frame has no end.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._frame, self._left, self._out = raw, _frame(), b"", memoryview(b"")
+        self._begun = False  # whether some of this frame was read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._out:
+            data = self._left or self._raw.read(1 << 16)
+            if not data:
+                if self._begun:
+                    raise EOFError("compressed file ended before the end of its last frame")
+                return 0
+            self._out, self._begun = memoryview(self._frame.decompress(data)), True
+            self._left = b""
+            if self._frame.eof:
+                self._frame, self._left, self._begun = _frame(), self._frame.unused_data, False
+        size = min(len(buffer), len(self._out))
+        buffer[:size], self._out = self._out[:size], self._out[size:]
+        return size
+
+
+def _frame() -> Any:
+    # Windows up to 128 MiB, as `zstd --long=27` writes them.
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 def _batches(name: str, raw: IO[bytes]) -> Iterator[Any]:
