@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
@@ -17,6 +18,12 @@ import zstandard
 from psdevise import store
 from psdevise.errors import DataError
 
+# As in enwiki-latest-pages-articles.xml.bz2, and in its parts: …articles1.xml-p1p41242.bz2
+_DUMP = re.compile(r"\.xml(-p\d+p\d+)?(\.(gz|bz2|xz|zst))?$")
+# More than half of the English Wikipedia's pages lead to another; the word itself depends on the language.
+_REDIRECT = re.compile(r"\s*#\s*[^\W\d]+\s*:?\s*\[\[")
+LONGEST_LINE = 1 << 20  # characters; a text may be a single line, as text8 is
+
 
 class Text:
     """The records of a text: non-empty lines or, of a Wikipedia dump, the markup of each article. `plain` makes a
@@ -24,7 +31,7 @@ class Text:
 
     Args:
         path: .txt, .gz, .bz2, .xz or .zst; .parquet, .csv or .jsonl with `column`; a Wikipedia dump
-            (…articles….xml or .xml.bz2). Bytes that are no UTF-8 are replaced by U+FFFD.
+            (…articles….xml, or that compressed). Bytes that are no UTF-8 are replaced by U+FFFD.
 
     Attributes:
         markup: whether records are Wikipedia's markup.
@@ -33,7 +40,7 @@ class Text:
 
     def __init__(self, path: str, column: str | None = None) -> None:
         self.path, self._column = path, column
-        self.markup = path.lower().endswith((".xml", ".xml.bz2"))
+        self.markup = _DUMP.search(path.lower()) is not None
         self._raw: Any = None
         self._size, self._finished = 1, 0
 
@@ -58,9 +65,7 @@ class Text:
                     yield from self._cells(self._raw)
                 else:
                     with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
-                        for line in file:
-                            if stripped := line.strip():
-                                yield stripped
+                        yield from _lines(file)
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
@@ -72,7 +77,8 @@ class Text:
 
         try:
             for _, markup, _ in extract_pages(_decompressed(self.path, raw), filter_namespaces=("0",)):
-                yield markup
+                if not _REDIRECT.match(markup):
+                    yield markup
         except ParseError as e:
             raise DataError(f"not a whole XML dump: {e}", where=self.path, mend="fetch the file again") from e
 
@@ -90,6 +96,19 @@ class Text:
                 for line in (value or "").splitlines():
                     if stripped := line.strip():
                         yield stripped
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """Non-empty lines; one longer than LONGEST_LINE is cut between words."""
+    rest = ""
+    while piece := file.readline(LONGEST_LINE):
+        line, rest = rest + piece, ""
+        if len(piece) == LONGEST_LINE and not piece.endswith("\n"):
+            line, _, rest = line.rpartition(" ") if " " in piece else (line, "", "")
+        if stripped := line.strip():
+            yield stripped
+    if stripped := rest.strip():
+        yield stripped
 
 
 def plain(record: str, markup: bool) -> str:

@@ -68,7 +68,7 @@ def test_a_truncated_file_is_an_error_not_a_short_text(tmp_path: Path, suffix: s
 def test_a_file_of_several_compressed_parts_is_read_whole(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     suffix = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}.get(compress.__module__, ".zst")
     path = tmp_path / f"text{suffix}"
-    long = " ".join(map(str, range(200_000)))
+    long = " ".join(map(str, range(100_000)))
     path.write_bytes(compress(long.encode()) + compress(b" more\nand ") + compress(b"") + compress(b"the end"))
     assert list(text.lines(str(path))) == [f"{long} more", "and the end"]
 
@@ -97,6 +97,46 @@ def test_a_wikipedia_dump_through_gensim(tmp_path: Path) -> None:
     path = tmp_path / "wiki-pages-articles.xml.bz2"
     path.write_bytes(bz2.compress(xml.encode()))
     assert [tokenizer.words(line) for line in text.lines(str(path))] == [["the", "pickup", "truck", "is", "old"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["w.xml", "w.xml.bz2", "w.xml.gz", "w.xml.xz", "W.XML.ZST", "enwiki-latest-pages-articles1.xml-p1p41242.bz2"],
+)
+def test_a_dump_is_one_however_it_is_compressed_and_redirects_are_none_of_its_articles(
+    tmp_path: Path, name: str
+) -> None:
+    bodies = [
+        "#REDIRECT [[Truck]]",
+        "#WEITERLEITUNG [[Truck]]",
+        "# redirect: [[Truck]]",
+        "#1 [[truck]] of all",
+        "A cat.",
+    ]
+    pages = "".join(
+        f"<page><title>T</title><ns>0</ns><id>1</id><revision><text>{b}</text></revision></page>" for b in bodies
+    )
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'.encode()
+    compress = {".bz2": bz2.compress, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+    (tmp_path / name).write_bytes(compress.get(Path(name).suffix.lower(), bytes)(xml))
+    cut = [tokenizer.words(line) for line in text.lines(str(tmp_path / name))]
+    assert cut == [["1", "truck", "of", "all"], ["a", "cat"]]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 7, 20, 1000])
+def test_a_text_that_is_one_line_is_read_in_parts_that_cut_no_word(
+    tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "LONGEST_LINE", longest)
+    path = tmp_path / "text8"
+    path.write_text(" one two  three\nfour five six \n\nseven")
+    found = list(text.lines(str(path)))
+    assert all(found)
+    if longest < 7:  # a word longer than that is cut
+        assert "".join(found).replace(" ", "") == "onetwothreefourfivesixseven"
+    else:
+        assert " ".join(found).split() == ["one", "two", "three", "four", "five", "six", "seven"]
+    assert max(map(len, found)) <= 2 * longest
 
 
 @given(
