@@ -165,13 +165,16 @@ def load(run: str) -> Tagger:
     """The tagger of a finished run.
 
     Raises:
-        DataError: the folder holds no finished run.
+        DataError: the folder holds no finished run, or one without pictures.
     """
     about = store.join(run, "run.json")
     pointer = store.join(run, "tagger.json")
     if not store.exists(about) or not store.exists(pointer):
         raise DataError("no finished run here", where=run, mend="give the folder that `psdevise run` printed")
     resolved, paths = store.read_json(about)["config"], store.read_json(pointer)
+    if "index" not in paths:
+        mend = "psdevise neighbors and psdevise evaluate words read it"
+        raise DataError("this run has word vectors alone, and names no pictures", where=run, mend=mend)
     core = config.build(CoreOptions, resolved["visual"]["core"])
     labels = word_vectors.load(store.join(run, paths["index"], "labels.parquet"), repeats=True)
     terms = word_vectors.load(store.join(run, paths["index"], "terms.parquet"))
