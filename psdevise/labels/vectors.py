@@ -48,6 +48,12 @@ class WordVectors:
     def __contains__(self, term: str) -> bool:
         return term in self.index
 
+    def term_of(self, phrase: str) -> str:
+        """A phrase as it would stand among the terms: as it is (vectors from elsewhere may know capitals), or else in
+        lower case."""
+        spaced = " ".join(phrase.split())
+        return spaced if spaced in self.index else spaced.lower()
+
     def vector(self, term: str) -> npt.NDArray[np.float32]:
         return self.matrix[self.index[term]]
 
