@@ -65,7 +65,7 @@ class Text:
                     yield from self._cells(self._raw)
                 else:
                     with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
-                        yield from _lines(file)
+                        yield from _lines(file, self.path)
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
@@ -98,10 +98,13 @@ class Text:
                         yield stripped
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
+def _lines(file: IO[str], path: str) -> Iterator[str]:
     """Non-empty lines; one longer than LONGEST_LINE is cut between words."""
-    rest = ""
+    rest, first = "", True
     while piece := file.readline(LONGEST_LINE):
+        if first and "\0" in piece:  # UTF-16 would be words of one letter
+            raise DataError("not UTF-8 text", where=path, mend="iconv -f UTF-16 -t UTF-8 converts it, if it is text")
+        first = False
         line, rest = rest + piece, ""
         if len(piece) == LONGEST_LINE and not piece.endswith("\n"):
             line, _, rest = line.rpartition(" ") if " " in piece else (line, "", "")

@@ -79,6 +79,20 @@ def test_bytes_that_are_no_utf8_are_replaced(tmp_path: Path) -> None:
     assert tokenizer.words(next(text.lines(str(path)))) == ["good", "words"]
 
 
+@pytest.mark.parametrize("data", ["a text\nof two lines".encode("utf-16"), b"\x1f\x8b\x08\x00\x00"])
+def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(text.lines(str(tmp_path / "text.txt")))
+
+
+def test_lines_of_a_word_each_are_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("word\nother\n" * 5)
+    for _ in range(2):  # the second time its words are counted already
+        with pytest.raises(DataError, match="no line holds two words"):
+            prepare_text.prepare(str(tmp_path / "text.txt"), str(tmp_path / "out"), ONE, [], None, 0)
+
+
 def test_a_tables_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": LINES}), tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("id,body\n1,one line\n2,another\n")
