@@ -60,13 +60,14 @@ def open_vectors(path: str) -> tuple[WordVectors, Callable[[str], str]]:
     from psdevise.orchestrator.run import part_of
 
     if not store.exists(store.join(path, "run.json")):
-        return word_vectors.load(path), lambda phrase: " ".join(phrase.lower().split())
+        table = word_vectors.load(path)
+        return table, table.term_of
     language = part_of(path, "language")
     if language is None:
         raise DataError("this run has no word vectors yet", where=path, mend="psdevise run goes on with it")
     table = word_vectors.load(store.join(language, "vectors.bin"))
     vocabulary = part_of(path, "vocabulary")
     if vocabulary is None:
-        return table, str.lower
+        return table, table.term_of
     counted = Vocabulary.load(store.join(vocabulary, "vocabulary.parquet"))
     return word_vectors.WordVectors(table.terms, table.matrix, counted.counts), counted.term_of

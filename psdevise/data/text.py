@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
@@ -17,6 +18,12 @@ import zstandard
 from psdevise import store
 from psdevise.errors import DataError
 
+# As in enwiki-latest-pages-articles.xml.bz2, and in its parts: …articles1.xml-p1p41242.bz2
+_DUMP = re.compile(r"\.xml(-p\d+p\d+)?(\.(gz|bz2|xz|zst))?$")
+# More than half of the English Wikipedia's pages lead to another; the word itself depends on the language.
+_REDIRECT = re.compile(r"\s*#\s*[^\W\d]+\s*:?\s*\[\[")
+LONGEST_LINE = 1 << 20  # characters; a text may be a single line, as text8 is
+
 
 class Text:
     """The records of a text: non-empty lines or, of a Wikipedia dump, the markup of each article. `plain` makes a
@@ -24,7 +31,7 @@ class Text:
 
     Args:
         path: .txt, .gz, .bz2, .xz or .zst; .parquet, .csv or .jsonl with `column`; a Wikipedia dump
-            (…articles….xml or .xml.bz2). Bytes that are no UTF-8 are replaced by U+FFFD.
+            (…articles….xml, or that compressed). Bytes that are no UTF-8 are replaced by U+FFFD.
 
     Attributes:
         markup: whether records are Wikipedia's markup.
@@ -33,7 +40,7 @@ class Text:
 
     def __init__(self, path: str, column: str | None = None) -> None:
         self.path, self._column = path, column
-        self.markup = path.lower().endswith((".xml", ".xml.bz2"))
+        self.markup = _DUMP.search(path.lower()) is not None
         self._raw: Any = None
         self._size, self._finished = 1, 0
 
@@ -58,9 +65,7 @@ class Text:
                     yield from self._cells(self._raw)
                 else:
                     with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
-                        for line in file:
-                            if stripped := line.strip():
-                                yield stripped
+                        yield from _lines(file, self.path)
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
@@ -72,7 +77,8 @@ class Text:
 
         try:
             for _, markup, _ in extract_pages(_decompressed(self.path, raw), filter_namespaces=("0",)):
-                yield markup
+                if not _REDIRECT.match(markup):
+                    yield markup
         except ParseError as e:
             raise DataError(f"not a whole XML dump: {e}", where=self.path, mend="fetch the file again") from e
 
@@ -90,6 +96,22 @@ class Text:
                 for line in (value or "").splitlines():
                     if stripped := line.strip():
                         yield stripped
+
+
+def _lines(file: IO[str], path: str) -> Iterator[str]:
+    """Non-empty lines; one longer than LONGEST_LINE is cut between words."""
+    rest, first = "", True
+    while piece := file.readline(LONGEST_LINE):
+        if first and "\0" in piece:  # UTF-16 would be words of one letter
+            raise DataError("not UTF-8 text", where=path, mend="iconv -f UTF-16 -t UTF-8 converts it, if it is text")
+        first = False
+        line, rest = rest + piece, ""
+        if len(piece) == LONGEST_LINE and not piece.endswith("\n"):
+            line, _, rest = line.rpartition(" ") if " " in piece else (line, "", "")
+        if stripped := line.strip():
+            yield stripped
+    if stripped := rest.strip():
+        yield stripped
 
 
 def plain(record: str, markup: bool) -> str:
@@ -118,10 +140,43 @@ def _decompressed(path: str, raw: IO[bytes]) -> Any:
     if name.endswith(".xz"):
         return lzma.LZMAFile(raw)
     if name.endswith(".zst"):
-        # Windows up to 128 MiB, as `zstd --long=27` writes them.
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader, 1 << 20)
+        return io.BufferedReader(_Zstd(raw), 1 << 20)
     return raw
+
+
+class _Zstd(io.RawIOBase):
+    """Reads frames one after the other. zstandard's own reader takes a file that ends in the middle of one for whole.
+
+    Raises:
+        EOFError: the last frame has no end.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._frame, self._left, self._out = raw, _frame(), b"", memoryview(b"")
+        self._begun = False  # whether some of this frame was read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._out:
+            data = self._left or self._raw.read(1 << 16)
+            if not data:
+                if self._begun:
+                    raise EOFError("compressed file ended before the end of its last frame")
+                return 0
+            self._out, self._begun = memoryview(self._frame.decompress(data)), True
+            self._left = b""
+            if self._frame.eof:
+                self._frame, self._left, self._begun = _frame(), self._frame.unused_data, False
+        size = min(len(buffer), len(self._out))
+        buffer[:size], self._out = self._out[:size], self._out[size:]
+        return size
+
+
+def _frame() -> Any:
+    # Windows up to 128 MiB, as `zstd --long=27` writes them.
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 def _batches(name: str, raw: IO[bytes]) -> Iterator[Any]:

@@ -48,6 +48,12 @@ class WordVectors:
     def __contains__(self, term: str) -> bool:
         return term in self.index
 
+    def term_of(self, phrase: str) -> str:
+        """A phrase as it would stand among the terms: as it is (vectors from elsewhere may know capitals), or else in
+        lower case."""
+        spaced = " ".join(phrase.split())
+        return spaced if spaced in self.index else spaced.lower()
+
     def vector(self, term: str) -> npt.NDArray[np.float32]:
         return self.matrix[self.index[term]]
 
@@ -109,6 +115,8 @@ def load(path: str, repeats: bool = False) -> WordVectors:
     Raises:
         DataError: cut off, a line of another dimension (named), a repeated term, a value that is not finite.
     """
+    if path.lower().endswith((".gz", ".bz2", ".xz", ".zst", ".zip")):
+        raise DataError("vectors are not read from a compressed file", where=path, mend="decompress it first")
     if path.endswith(".parquet"):
         terms, matrix = _parquet(path)
     elif path.endswith(".bin"):
@@ -156,6 +164,8 @@ def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
         if len(header) != 2 or not all(part.isdigit() for part in header):
             raise DataError("no word2vec header", where=path, mend="text files must not end in .bin")
         n, dim = map(int, header)
+        if not dim:
+            raise DataError("vectors of 0 dimensions", where=path)
         begin = file.tell()
         if file.seek(0, io.SEEK_END) - begin < n * (4 * dim + 1):  # before room is made for what is not there
             raise DataError(f"cut off: too short for {n} vectors", where=path, mend="fetch the file again")
@@ -171,6 +181,8 @@ def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
                 raise DataError(f"cut off: {i} of {n} vectors are whole", where=path, mend="fetch the file again")
             matrix[i] = np.frombuffer(row, "<f4")
             terms.append(name.decode("utf-8", "replace").replace("_", " "))
+        if file.read(64).strip():  # with another dimension than the header says terms would be pieces of numbers
+            raise DataError(f"goes on after the {n} vectors of {dim} dimensions of its header", where=path)
     return terms, matrix
 
 
@@ -186,6 +198,8 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
                 continue
             if parts == [""]:
                 continue
+            if dim is None and len(parts) == 1:
+                raise DataError(f"line {number} is not a term and numbers parted by spaces", where=path)
             if dim is None:
                 dim = len(parts) - 1
             values = parts[-dim:] if 0 < dim < len(parts) else []

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,20 +52,45 @@ def test_every_compression_gives_the_same_lines(tmp_path: Path, suffix: str) -> 
     assert list(text.lines(str(path))) == [line for line in LINES if line]
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_truncated_file_is_an_error_not_a_short_text(tmp_path: Path, suffix: str) -> None:
     data = ("some words that do not repeat " * 50 + str(np.random.default_rng(0).random(5000).tolist())).encode()
-    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}[suffix]
     path = tmp_path / f"text{suffix}"
-    path.write_bytes(compress(data)[:-400])
-    with pytest.raises(DataError, match="cut off"):
-        list(text.lines(str(path)))
+    whole = compress(data)
+    for lost in (1, 400, len(whole) - 4):
+        path.write_bytes(whole[:-lost])
+        with pytest.raises(DataError, match="cut off"):
+            list(text.lines(str(path)))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_a_file_of_several_compressed_parts_is_read_whole(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    suffix = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}.get(compress.__module__, ".zst")
+    path = tmp_path / f"text{suffix}"
+    long = " ".join(map(str, range(100_000)))
+    path.write_bytes(compress(long.encode()) + compress(b" more\nand ") + compress(b"") + compress(b"the end"))
+    assert list(text.lines(str(path))) == [f"{long} more", "and the end"]
 
 
 def test_bytes_that_are_no_utf8_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_bytes(b"good \xff\xfe words")
     assert tokenizer.words(next(text.lines(str(path)))) == ["good", "words"]
+
+
+@pytest.mark.parametrize("data", ["a text\nof two lines".encode("utf-16"), b"\x1f\x8b\x08\x00\x00"])
+def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(text.lines(str(tmp_path / "text.txt")))
+
+
+def test_lines_of_a_word_each_are_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("word\nother\n" * 5)
+    for _ in range(2):  # the second time its words are counted already
+        with pytest.raises(DataError, match="no line holds two words"):
+            prepare_text.prepare(str(tmp_path / "text.txt"), str(tmp_path / "out"), ONE, [], None, 0)
 
 
 def test_a_tables_column(tmp_path: Path) -> None:
@@ -85,6 +111,46 @@ def test_a_wikipedia_dump_through_gensim(tmp_path: Path) -> None:
     path = tmp_path / "wiki-pages-articles.xml.bz2"
     path.write_bytes(bz2.compress(xml.encode()))
     assert [tokenizer.words(line) for line in text.lines(str(path))] == [["the", "pickup", "truck", "is", "old"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["w.xml", "w.xml.bz2", "w.xml.gz", "w.xml.xz", "W.XML.ZST", "enwiki-latest-pages-articles1.xml-p1p41242.bz2"],
+)
+def test_a_dump_is_one_however_it_is_compressed_and_redirects_are_none_of_its_articles(
+    tmp_path: Path, name: str
+) -> None:
+    bodies = [
+        "#REDIRECT [[Truck]]",
+        "#WEITERLEITUNG [[Truck]]",
+        "# redirect: [[Truck]]",
+        "#1 [[truck]] of all",
+        "A cat.",
+    ]
+    pages = "".join(
+        f"<page><title>T</title><ns>0</ns><id>1</id><revision><text>{b}</text></revision></page>" for b in bodies
+    )
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'.encode()
+    compress = {".bz2": bz2.compress, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+    (tmp_path / name).write_bytes(compress.get(Path(name).suffix.lower(), bytes)(xml))
+    cut = [tokenizer.words(line) for line in text.lines(str(tmp_path / name))]
+    assert cut == [["1", "truck", "of", "all"], ["a", "cat"]]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 7, 20, 1000])
+def test_a_text_that_is_one_line_is_read_in_parts_that_cut_no_word(
+    tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "LONGEST_LINE", longest)
+    path = tmp_path / "text8"
+    path.write_text(" one two  three\nfour five six \n\nseven")
+    found = list(text.lines(str(path)))
+    assert all(found)
+    if longest < 7:  # a word longer than that is cut
+        assert "".join(found).replace(" ", "") == "onetwothreefourfivesixseven"
+    else:
+        assert " ".join(found).split() == ["one", "two", "three", "four", "five", "six", "seven"]
+    assert max(map(len, found)) <= 2 * longest
 
 
 @given(

@@ -86,6 +86,7 @@ def test_broken_parquet_vectors_are_named(tmp_path: Path, column: list[object], 
         ("cat 1 2\ncat 3 4\n", "'cat' stands here twice"),
         ("cat 1 nan\n", "'cat' is not finite"),
         ("", "no vectors"),
+        ("cat\t1\t2\n", "line 1 is not a term and numbers parted by spaces"),
     ],
 )
 def test_broken_vector_files_are_named(tmp_path: Path, text: str, problem: str) -> None:
@@ -105,4 +106,15 @@ def test_a_truncated_binary_file_is_named(tmp_path: Path) -> None:
         vectors.load(str(path))
     path.write_bytes(b"a 1 2\nb 3 4\n")
     with pytest.raises(DataError, match="no word2vec header"):
+        vectors.load(str(path))
+    with pytest.raises(DataError, match="decompress it"):
+        vectors.load(f"{path}.gz")
+
+
+@pytest.mark.parametrize("header", ["2 3", "2 2", "1 4"])
+def test_a_binary_file_of_another_size_than_its_header_says_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "v.bin"
+    WordVectors(("a", "b"), np.arange(1, 9, dtype=np.float32).reshape(2, 4)).save(str(path))
+    path.write_bytes(path.read_bytes().replace(b"2 4\n", f"{header}\n".encode(), 1))
+    with pytest.raises(DataError, match="goes on after"):
         vectors.load(str(path))
