@@ -23,7 +23,7 @@ from psdevise.monitor import logs
 from psdevise.monitor.logs import logger
 from psdevise.runtime.failures import from_coordinator
 from psdevise.runtime.local import LocalServer
-from psdevise.runtime.memory import keep_freed, peak_bytes
+from psdevise.runtime.memory import keep_freed, peak_bytes, touched
 from psdevise.runtime.reader import ReadAhead
 from psdevise.runtime.remote import Address, RemoteServer
 from psdevise.runtime.segment import Gradients, SharedMemory, available
@@ -122,7 +122,10 @@ class ShardActor:
 
     def save(self, path: str) -> str:
         with self._lock:
-            state = self._shard.snapshot()
+            shapes = self._shard.shapes()
+        room = {name: touched(shape) for name, shape in shapes.items()}  # while the shard goes on
+        with self._lock:
+            state = self._shard.snapshot(room)
         return snapshot.write_shard(path, state)
 
     def admit(self, worker: int, incarnation: int) -> None:
@@ -180,7 +183,7 @@ class WorkerActor:
         task.layout = layout
         gradients = Gradients() if available else None
         allocate = plain_memory if gradients is None else gradients.allocate
-        replica = Replica(layout, device, options.local_step == "adagrad", allocate)
+        replica = Replica(layout, device, options.local_step, allocate)
         in_flight = int(options.max_in_flight_mb * 1e6)
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()

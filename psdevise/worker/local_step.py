@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.optim.adagrad import adagrad
 
 from psdevise.worker.replica import Replica
 
+CHUNK = 1 << 18  # floats: what is copied is stepped while it is still in a core's cache
+
 
 class LocalStep:
-    """One step with the gradient of one mini-batch, at the rates of the layout's groups:
+    """Where the replica stands by itself: the parameters that it fetched, stepped once by all that it has accrued since
+    its last push,
 
-        sgd:      p ← p − rate · g
-        adagrad:  s ← s + g²,  p ← p − rate · g / (√s + eps)
+        sgd:      p = p₀ − rate · Σg
+        adagrad:  p = p₀ − rate · Σg / (√(s₀ + (Σg)²) + eps)
 
-    with the accumulators s that came with the parameters, as the shard itself would step. One pass over the
-    parameters, in the module's own gradients; frozen groups do not move.
+    with the accumulators s₀ that came with p₀: what the shard itself will do with that push. So no gradient of a single
+    step has to be kept apart from the sum. At the rates of the layout's groups; frozen groups do not move.
 
     Args:
         rate: the shards' base rate for adagrad, the replica's own for sgd.
@@ -25,28 +30,43 @@ class LocalStep:
     def __init__(self, replica: Replica, rate: float, eps: float) -> None:
         self._replica, self._rate, self._eps = replica, rate, eps
         layout = replica.layout
-        self._parts = [p for p in layout.dense if not layout.groups[p.group].frozen]
+        shares = {name: 0.0 if group.frozen else group.rate for name, group in layout.groups.items()}
+        self._chunks = [
+            (slice(start, min(start + CHUNK, run.stop)), shares[run.group])
+            for run in replace(layout, shards=1).segments(0)
+            for start in range(run.start, run.stop, CHUNK)
+        ]
         self._fused = replica.device.type == "cpu"  # torch has no fused Adagrad for other devices
-        self._steps = {p.name: torch.zeros(()) for p in self._parts}
+        self._scratch = torch.empty(min(CHUNK, layout.size), device=replica.device)
+        self._count = torch.zeros(())
 
     def __call__(self, schedule: float) -> None:
-        """With `schedule` times the rate."""
-        replica, layout = self._replica, self._replica.layout
-        reached = [(p, g) for p in self._parts if (g := replica.own_gradient(p)) is not None]
-        for group in {p.group for p, _ in reached}:
-            rate = self._rate * schedule * layout.groups[group].rate
-            members = [(p, g) for p, g in reached if p.group == group]
-            gradients = [g for _, g in members]
-            parameters = [self._view(replica.arena, p.name, g) for p, g in members]
-            if replica.accumulators is None:
-                torch._foreach_add_(parameters, gradients, alpha=-rate)
-                continue
-            sums = [self._view(replica.accumulators, p.name, g) for p, g in members]
-            steps = [self._steps[p.name] for p, _ in members]
-            adagrad(
-                parameters, gradients, sums, steps, fused=self._fused, foreach=not self._fused,
-                lr=rate, weight_decay=0.0, lr_decay=0.0, eps=self._eps, maximize=False,
-            )  # fmt: skip
+        """At `schedule` times the rate. Where nothing is accrued the replica stands where it was fetched."""
+        replica, accrued = self._replica, self._replica.accrued
+        if accrued is None:
+            replica.stand(replica.fetched)
+            return
+        for part, share in self._chunks:
+            self._step(replica.stepped[part], part, accrued[part], self._rate * schedule * share)
+        replica.stand(replica.stepped)
 
-    def _view(self, arena: Tensor, name: str, like: Tensor) -> Tensor:
-        return arena[slice(*self._replica.layout.offsets[name])].view(like.shape)
+    def keep(self, schedule: float) -> None:
+        """Before a push that no fetch follows: what is pushed stays in the replica, which goes on from there."""
+        self(schedule)
+        replica, accrued = self._replica, self._replica.accrued
+        if accrued is not None:
+            replica.fetched.copy_(replica.stepped)
+            if replica.accumulators is not None:
+                replica.accumulators.addcmul_(accrued, accrued)
+
+    def _step(self, parameters: Tensor, part: slice, gradient: Tensor, rate: float) -> None:
+        parameters.copy_(self._replica.fetched[part])
+        sums = self._replica.accumulators
+        if sums is None or not rate:
+            parameters.sub_(gradient, alpha=rate)
+            return
+        scratch = self._scratch[: len(parameters)].copy_(sums[part])
+        adagrad(
+            [parameters], [gradient], [scratch], [self._count], fused=self._fused, foreach=not self._fused,
+            lr=rate, weight_decay=0.0, lr_decay=0.0, eps=self._eps, maximize=False,
+        )  # fmt: skip

@@ -257,3 +257,23 @@ def test_examples_are_tallied_in_answers_and_snapshots() -> None:
     held = [Gradient(np.ones(4, np.float32), {}, n) for n in (3, 4)]
     assert after.push(held[0], Identity(0, 2, 0, 0), after.version, 1.0, turn).examples == 7
     assert after.push(held[1], Identity(1, 2, 0, 0), after.version, 1.0, turn).examples == 14
+
+
+@pytest.mark.parametrize(
+    "options", [PLAIN, OptimizerOptions(name="adam", arguments={"lr": 0.1}), OptimizerOptions(table_rule="adagrad_row")]
+)
+def test_a_snapshot_goes_into_memory_that_was_made_before(options: OptimizerOptions) -> None:
+    """Also where the optimizer has got arrays since; and what is pushed later does not reach it."""
+    s = shard(options)
+    push(s, 0, gradient())
+    room = {name: np.full(shape, 7, np.float32) for name, shape in s.shapes().items()}
+    assert set(room) == set(s.snapshot().tensors)
+    for name in [name for name in room if name.startswith("optimizer")]:
+        del room[name]
+    plain, state = s.snapshot(), s.snapshot(room)
+    assert all(state.tensors[name] is array for name, array in room.items())
+    push(s, 1, gradient())
+    assert set(state.tensors) == set(plain.tensors)
+    for name, array in plain.tensors.items():
+        np.testing.assert_array_equal(state.tensors[name], array)
+        assert not np.shares_memory(state.tensors[name], s.snapshot().tensors[name])
