@@ -241,10 +241,10 @@ class Downpour:
             for name, (ids, values) in more.items():
                 old_ids, old = rows.get(name, (ids[:0], values[:0]))
                 rows = rows | {name: unique_rows(np.concatenate([old_ids, ids]), np.concatenate([old, values]))}
-        dense = self._replica.take_gradient()
+        bound, dense = self._replica.bound, self._replica.take_gradient()
         examples, self._accrued_examples = self._accrued_examples, 0
         self._accrued_rows = []
-        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn, pulled_at)
+        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn, pulled_at, bound)
 
     def _collect(self, wait: bool) -> Effects[None]:
         """Takes in answers, and finishes the slices whose pushes were all answered for good."""

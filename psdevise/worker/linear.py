@@ -16,9 +16,14 @@ from torch.nn.functional import linear
 class Place(Protocol):
     """Where the gradient of one weight goes."""
 
-    def take(self) -> tuple[Tensor, bool] | None:
+    def take(self, of_outputs: Tensor, inputs: Tensor) -> tuple[Tensor, bool] | None:
         """The place, in the weight's shape, and whether it holds a sum that is to be added to; None when no gradient
-        is taken now."""
+        is taken now.
+
+        Args:
+            of_outputs: the gradient of the layer's outputs [n, out].
+            inputs: its inputs [n, in]; the weight's gradient is of_outputsᵀ inputs.
+        """
 
 
 def bring_gradient(layer: nn.Linear, place: Place) -> None:
@@ -54,7 +59,7 @@ class _Linear(torch.autograd.Function):
         of_bias = rows.sum(0) if to_bias else None
         of_weight = None
         if to_weight:
-            taken = None if torch.is_grad_enabled() else ctx.place.take()
+            taken = None if torch.is_grad_enabled() else ctx.place.take(rows, inputs)
             if taken is None:
                 of_weight = rows.t() @ inputs
             else:

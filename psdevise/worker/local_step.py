@@ -6,11 +6,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.optim.adagrad import adagrad
 
 from psdevise.worker.replica import Replica
-
-CHUNK = 1 << 18  # floats: what is copied is stepped while it is still in a core's cache
 
 
 class LocalStep:
@@ -31,14 +28,12 @@ class LocalStep:
         self._replica, self._rate, self._eps = replica, rate, eps
         layout = replica.layout
         shares = {name: 0.0 if group.frozen else group.rate for name, group in layout.groups.items()}
-        self._chunks = [
-            (slice(start, min(start + CHUNK, run.stop)), shares[run.group])
-            for run in replace(layout, shards=1).segments(0)
-            for start in range(run.start, run.stop, CHUNK)
-        ]
-        self._fused = replica.device.type == "cpu"  # torch has no fused Adagrad for other devices
-        self._scratch = torch.empty(min(CHUNK, layout.size), device=replica.device)
-        self._count = torch.zeros(())
+        runs = replace(layout, shards=1).segments(0)
+        if replica.accumulators is not None and replica.device.type == "cpu":
+            from psdevise.worker.local_kernel import adagrad  # a compiler: a second and 35 MB, only where it is needed
+
+            self._kernel = adagrad
+        self._runs = [(slice(run.start, run.stop), shares[run.group]) for run in runs]
 
     def __call__(self, schedule: float) -> None:
         """At `schedule` times the rate. Where nothing is accrued the replica stands where it was fetched."""
@@ -46,7 +41,7 @@ class LocalStep:
         if accrued is None:
             replica.stand(replica.fetched)
             return
-        for part, share in self._chunks:
+        for part, share in self._runs:
             self._step(replica.stepped[part], part, accrued[part], self._rate * schedule * share)
         replica.stand(replica.stepped)
 
@@ -59,14 +54,12 @@ class LocalStep:
             if replica.accumulators is not None:
                 replica.accumulators.addcmul_(accrued, accrued)
 
-    def _step(self, parameters: Tensor, part: slice, gradient: Tensor, rate: float) -> None:
-        parameters.copy_(self._replica.fetched[part])
-        sums = self._replica.accumulators
+    def _step(self, into: Tensor, part: slice, gradient: Tensor, rate: float) -> None:
+        fetched, sums = self._replica.fetched[part], self._replica.accumulators
         if sums is None or not rate:
-            parameters.sub_(gradient, alpha=rate)
-            return
-        scratch = self._scratch[: len(parameters)].copy_(sums[part])
-        adagrad(
-            [parameters], [gradient], [scratch], [self._count], fused=self._fused, foreach=not self._fused,
-            lr=rate, weight_decay=0.0, lr_decay=0.0, eps=self._eps, maximize=False,
-        )  # fmt: skip
+            torch.sub(fetched, gradient, alpha=rate, out=into)
+        elif into.device.type == "cpu":
+            self._kernel(into.numpy(), fetched.numpy(), gradient.numpy(), sums[part].numpy(), rate, self._eps)
+        else:
+            scale = torch.addcmul(sums[part], gradient, gradient).sqrt_().add_(self._eps)
+            torch.addcdiv(fetched, gradient, scale, value=-rate, out=into)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf, prod, sqrt
 from typing import Literal
 
 import numpy as np
@@ -37,6 +38,8 @@ class Replica:
         gradient: float32 [size] on `device`. What is taken of a bound module's backward is added to it, all steps of
             a push; another task fills it anew in each step. On the CPU it is the very memory that will be pushed.
         accumulators: the shards' sums of squares [size] that came with `fetched`.
+        bound: no value of what is accrued is larger in magnitude; infinite where that was not looked at, and no number
+            where the gradient is none.
         tables: table → float32 [rows, dim] in host memory, current only in the rows last fetched.
         buffers: float32 [buffer_size] on `device`.
     """
@@ -55,6 +58,7 @@ class Replica:
         self.accumulators = torch.zeros(layout.size, device=self.device) if local_step == "adagrad" else None
         self.buffers = torch.zeros(layout.buffer_size, device=self.device)
         self.tables: dict[str, Array] = {t.name: np.zeros((t.rows, t.dim), np.float32) for t in layout.tables}
+        self.bound = 0.0
         self._allocate = allocate
         self._free: list[Array] = []
         self._open: Array | None = None  # what `gradient` lies in, on the CPU
@@ -126,6 +130,7 @@ class Replica:
         if self._parameters and self._begun:
             return  # since the last push
         self._begun = True
+        self.bound = 0.0 if self._parameters and self.device.type == "cpu" else inf
         self._missing = set(self._parameters)
         if self.device.type == "cpu" and self.layout.size:
             self._open = self._take()
@@ -187,11 +192,18 @@ class Replica:
         if not self._taking or parameter.grad is None:  # None: it is where it belongs already (`linear`)
             return
         place, holds_a_sum = self._place(part)
+        self._add_to_bound(parameter.grad)
         if holds_a_sum:
             place.add_(parameter.grad)
         else:
             place.copy_(parameter.grad)
         parameter.grad = None
+
+    def _add_to_bound(self, *factors: Tensor) -> None:
+        """Something was accrued: an array, or a product of two matrices; no value of it is larger than the product of
+        their norms (Cauchy and Schwarz)."""
+        if self.bound < inf:
+            self.bound += sqrt(prod(float(torch.dot(flat := f.reshape(-1), flat)) for f in factors))
 
     def _place(self, part: Dense) -> tuple[Tensor, bool]:
         """Where a parameter's gradient goes, and whether something of it is there; from now on there is."""
@@ -206,8 +218,11 @@ class _Place:
     def __init__(self, replica: Replica, part: Dense) -> None:
         self._replica, self._part = replica, part
 
-    def take(self) -> tuple[Tensor, bool] | None:
-        return self._replica._place(self._part) if self._replica._taking else None
+    def take(self, of_outputs: Tensor, inputs: Tensor) -> tuple[Tensor, bool] | None:
+        if not self._replica._taking:
+            return None
+        self._replica._add_to_bound(of_outputs, inputs)
+        return self._replica._place(self._part)
 
 
 def named_layout(

@@ -277,3 +277,19 @@ def test_a_snapshot_goes_into_memory_that_was_made_before(options: OptimizerOpti
     for name, array in plain.tensors.items():
         np.testing.assert_array_equal(state.tensors[name], array)
         assert not np.shares_memory(state.tensors[name], s.snapshot().tensors[name])
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), 2e38, -1.0, None, "1"])
+def test_a_bound_that_proves_nothing_is_no_reason_not_to_look(bound: object) -> None:
+    s = shard()
+    with pytest.raises(BadGradient, match="not finite"):
+        push(s, 0, Gradient(np.full(4, np.nan, np.float32), {}, 1, bound))  # type: ignore[arg-type]
+    assert s.version.counter == 0
+
+
+def test_what_is_known_to_be_finite_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(values: object) -> bool:
+        raise AssertionError("a pass over the gradient that was not needed")
+
+    monkeypatch.setattr("psdevise.server.check.all_finite", look)
+    assert push(shard(), 0, Gradient(np.ones(4, np.float32), {}, 1, 3.0)).outcome == "applied"

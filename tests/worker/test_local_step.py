@@ -26,13 +26,11 @@ def replica(local_step: LocalSteps) -> Replica:
     return found
 
 
-@pytest.mark.parametrize("chunk", [2, 1 << 18])
 @pytest.mark.parametrize("local_step", ["adagrad", "sgd"])
 def test_steps_from_what_was_fetched_by_all_that_is_accrued(
-    local_step: LocalSteps, chunk: int, monkeypatch: pytest.MonkeyPatch
+    local_step: LocalSteps,
 ) -> None:
     """Three steps, a push that no fetch follows, and two more steps."""
-    monkeypatch.setattr("psdevise.worker.local_step.CHUNK", chunk)
     found = replica(local_step)
     fetched = found.fetched.clone()
     p, s = found.fetched.double().numpy().copy(), np.full(found.layout.size, 0.1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from psdevise.server.check import FINITE
 from psdevise.server.layout import Dense, Layout
 from psdevise.worker.replica import Replica, named_layout, values
 
@@ -156,3 +157,41 @@ def test_a_task_without_a_module_fills_the_gradient_anew_in_each_step() -> None:
             replica.close_gradient()
         pushes.append(replica.take_gradient())
     assert [p.tolist() for p in pushes if p is not None] == [[3.0] * 3, [5.0] * 3]
+
+
+def test_what_is_accrued_is_known_to_be_finite_without_a_look_at_it() -> None:
+    """The bound holds for each value, over several steps, and is small enough to be of use."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    replica = Replica(Layout(dense=named_layout(module)[0]))
+    first = replica.layout.flatten(values(module))
+    replica.bind(module)
+    replica.fetched.copy_(torch.from_numpy(first))
+
+    def step(x: Tensor) -> None:
+        replica.open_gradient()
+        with replica.taking():
+            (1e3 * module(x).square()).mean().backward()
+        replica.close_gradient()
+
+    for _ in range(3):
+        step(torch.randn(5, 1, 6))
+        assert replica.accrued is not None
+        assert replica.accrued.abs().max() <= replica.bound < 1e9
+    replica.take_gradient()
+    step(torch.zeros(5, 1, 6))
+    assert replica.bound < 1e5, "of the steps since the last push"
+    step(torch.full((5, 1, 6), float("nan")))
+    step(torch.randn(5, 1, 6))
+    assert np.isnan(replica.bound)
+    replica.take_gradient()
+    step(torch.full((5, 1, 6), 1e30))
+    assert not replica.bound < FINITE
+
+
+def test_without_a_module_nothing_is_known_of_a_gradient() -> None:
+    replica = Replica(Layout(dense=(Dense("a", (3,)),)))
+    replica.open_gradient()
+    replica.gradient.fill_(1.0)
+    replica.close_gradient()
+    assert replica.bound == np.inf
