@@ -70,6 +70,7 @@ class ShardActor:
         self._shard = Shard(layout, index, optimizer, incarnation, state, lag, memory)
         self._lock = threading.Lock()
         self._update_seconds = 0.0
+        self._held_up_seconds = 0.0
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
         self._remote: RemoteServer | None = None
@@ -125,7 +126,9 @@ class ShardActor:
             shapes = self._shard.shapes()
         room = {name: touched(shape) for name, shape in shapes.items()}  # while the shard goes on
         with self._lock:
+            begin = time.perf_counter()
             state = self._shard.snapshot(room)
+            self._held_up_seconds = time.perf_counter() - begin
         return snapshot.write_shard(path, state)
 
     def admit(self, worker: int, incarnation: int) -> None:
@@ -143,6 +146,7 @@ class ShardActor:
             self._norm, self._normed = self._shard.accumulator_norm(), time.monotonic()
         return stats | {
             "update_seconds": self._update_seconds,
+            "held_up_seconds": self._held_up_seconds,  # updates, by the last snapshot
             "accumulator_norm": self._norm,
             "peak_bytes": peak_bytes(),
             "pid": os.getpid(),
