@@ -103,7 +103,7 @@ def measure(plan: Plan, host: Host) -> Samples:
                 samples.snapshots.append((now - event.seconds, now))
             if isinstance(event, Progress):
                 pids.update(_pids(event))
-                samples.held_up |= {s["held_up_seconds"] for s in event.shards} - {0.0}
+                samples.held_up |= {s.get("held_up_seconds", 0.0) for s in event.shards} - {0.0}
 
         def sample() -> None:
             while not ended.wait(SAMPLE_SECONDS):
