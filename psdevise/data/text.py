@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import re
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from psdevise import store
+from psdevise.compression import ERRORS, decompressed
 from psdevise.errors import DataError
 
 # As in enwiki-latest-pages-articles.xml.bz2, and in its parts: …articles1.xml-p1p41242.bz2
@@ -64,9 +60,9 @@ class Text:
                 elif self.path.lower().endswith((".parquet", ".csv", ".jsonl")):
                     yield from self._cells(self._raw)
                 else:
-                    with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
+                    with io.TextIOWrapper(decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
                         yield from _lines(file, self.path)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
+        except (*ERRORS, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
 
@@ -76,7 +72,7 @@ class Text:
         from gensim.corpora.wikicorpus import extract_pages
 
         try:
-            for _, markup, _ in extract_pages(_decompressed(self.path, raw), filter_namespaces=("0",)):
+            for _, markup, _ in extract_pages(decompressed(self.path, raw), filter_namespaces=("0",)):
                 if not _REDIRECT.match(markup):
                     yield markup
         except ParseError as e:
@@ -129,54 +125,6 @@ def lines(path: str, column: str | None = None) -> Iterator[str]:
     for record in text:
         if found := plain(record, text.markup):
             yield found
-
-
-def _decompressed(path: str, raw: IO[bytes]) -> Any:
-    name = path.lower()
-    if name.endswith(".gz"):
-        return gzip.GzipFile(fileobj=raw)
-    if name.endswith(".bz2"):
-        return bz2.BZ2File(raw)
-    if name.endswith(".xz"):
-        return lzma.LZMAFile(raw)
-    if name.endswith(".zst"):
-        return io.BufferedReader(_Zstd(raw), 1 << 20)
-    return raw
-
-
-class _Zstd(io.RawIOBase):
-    """Reads frames one after the other. zstandard's own reader takes a file that ends in the middle of one for whole.
-
-    Raises:
-        EOFError: the last frame has no end.
-    """
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self._frame, self._left, self._out = raw, _frame(), b"", memoryview(b"")
-        self._begun = False  # whether some of this frame was read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._out:
-            data = self._left or self._raw.read(1 << 16)
-            if not data:
-                if self._begun:
-                    raise EOFError("compressed file ended before the end of its last frame")
-                return 0
-            self._out, self._begun = memoryview(self._frame.decompress(data)), True
-            self._left = b""
-            if self._frame.eof:
-                self._frame, self._left, self._begun = _frame(), self._frame.unused_data, False
-        size = min(len(buffer), len(self._out))
-        buffer[:size], self._out = self._out[:size], self._out[size:]
-        return size
-
-
-def _frame() -> Any:
-    # Windows up to 128 MiB, as `zstd --long=27` writes them.
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 def _batches(name: str, raw: IO[bytes]) -> Iterator[Any]:
