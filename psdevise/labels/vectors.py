@@ -119,8 +119,17 @@ def load(path: str, repeats: bool = False) -> WordVectors:
     A term in GloVe's text may hold spaces (its 840B file has some): a line's last values are its vector.
 
     Raises:
-        DataError: cut off, a line of another dimension (named), a repeated term, a value that is not finite.
+        DataError: a folder, cut off, a line of another dimension (named), a repeated term, a value that is not finite.
     """
+    folders, inside = store.filesystem(path)
+    with store.explained(path):
+        is_folder = folders.isdir(inside)
+    if is_folder:
+        raise DataError(
+            "a folder is no file of vectors",
+            where=path,
+            mend="name a file in it; where a run may be given, its folder is the one that holds run.json",
+        )
     packed = path.lower().endswith(compression.SUFFIXES)
     name = path.rpartition(".")[0] if packed else path
     if path.lower().endswith(".zip") or (packed and name.endswith(".parquet")):

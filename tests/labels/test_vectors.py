@@ -15,6 +15,7 @@ import pytest
 import zstandard
 from gensim.models import KeyedVectors
 
+from psdevise.cli.vectors import open_vectors
 from psdevise.errors import DataError
 from psdevise.labels import vectors
 from psdevise.labels.vectors import WordVectors
@@ -157,6 +158,12 @@ def test_a_compressed_files_header_makes_no_room(tmp_path: Path) -> None:
 def test_vectors_are_not_written_compressed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="compress the file afterwards"):
         WordVectors(("a",), np.ones((1, 2), np.float32)).save(str(tmp_path / "v.txt.gz"))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    for read in (vectors.load, open_vectors):
+        with pytest.raises(DataError, match=r"folder is no file of vectors\n.*run\.json"):
+            read(str(tmp_path))
 
 
 @pytest.mark.parametrize("header", ["2 3", "2 2", "1 4"])
