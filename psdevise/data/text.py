@@ -80,7 +80,8 @@ class Text:
 
     def _cells(self, raw: IO[bytes]) -> Iterator[str]:
         if self._column is None:
-            raise DataError("a table needs the name of its text column", where=self.path, mend="set data.text_column")
+            mend = "name it: data.text_column, or --column of psdevise data text"
+            raise DataError("a table needs the name of its text column", where=self.path, mend=mend)
         for batch in _batches(self.path.lower(), raw):
             if self._column not in batch.schema.names:
                 mend = f"columns here: {', '.join(batch.schema.names)}"

@@ -93,6 +93,23 @@ def test_lines_of_a_word_each_are_no_corpus(tmp_path: Path) -> None:
             prepare_text.prepare(str(tmp_path / "text.txt"), str(tmp_path / "out"), ONE, [], None, 0)
 
 
+@pytest.mark.parametrize("data", [b"", b"\n \n", b"?!\n..."])
+@pytest.mark.parametrize("phrases", [False, True])
+def test_a_text_without_a_word_is_said_to_be_empty(tmp_path: Path, data: bytes, phrases: bool) -> None:
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(DataError, match="empty"):
+        counting.count(Text(str(tmp_path / "text.txt")), VocabularyOptions(phrases=phrases, processes=1))
+
+
+def test_rare_words_and_a_nameless_column_are_told_with_both_ways_to_mend_them(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c\n")
+    with pytest.raises(DataError, match=r"no word occurs 5 times\n.*vocabulary\.min_count, or --min-count"):
+        counting.count(Text(str(tmp_path / "text.txt")), VocabularyOptions(processes=1))
+    (tmp_path / "t.csv").write_text("body\nwords\n")
+    with pytest.raises(DataError, match=r"data\.text_column, or --column"):
+        list(text.lines(str(tmp_path / "t.csv")))
+
+
 def test_a_tables_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": LINES}), tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("id,body\n1,one line\n2,another\n")
