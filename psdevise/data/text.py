@@ -87,6 +87,8 @@ class Text:
                 mend = f"columns here: {', '.join(batch.schema.names)}"
                 raise DataError(f"no column {self._column!r}", where=self.path, mend=mend)
             kind = batch.schema.field(self._column).type
+            if pa.types.is_dictionary(kind):  # as pandas writes categoricals
+                kind = kind.value_type
             if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
                 raise DataError(f"column {self._column!r} holds {kind}, not text", where=self.path)
             for value in batch.column(self._column).to_pylist():

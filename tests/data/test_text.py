@@ -121,6 +121,15 @@ def test_a_tables_column(tmp_path: Path) -> None:
         list(text.lines(str(tmp_path / "t.csv"), "text"))
 
 
+def test_a_column_of_categories_is_text_if_they_are(tmp_path: Path) -> None:
+    words = pa.array(["one line", None, "another", "one line"]).dictionary_encode()
+    numbers = pa.array([7, 8, 9, 7]).dictionary_encode()
+    pq.write_table(pa.table({"body": words, "number": numbers}), tmp_path / "t.parquet")
+    assert list(text.lines(str(tmp_path / "t.parquet"), "body")) == ["one line", "another", "one line"]
+    with pytest.raises(DataError, match="holds int64, not text"):
+        list(text.lines(str(tmp_path / "t.parquet"), "number"))
+
+
 def test_a_wikipedia_dump_through_gensim(tmp_path: Path) -> None:
     body = "The '''pickup''' [[truck]] is old."
     page = f"<page><title>T</title><ns>0</ns><id>1</id><revision><text>{body}</text></revision></page>"
