@@ -34,7 +34,7 @@ def count(
         keep: label terms (phrases); they are merged before counting, and kept from one occurrence on.
 
     Raises:
-        DataError: the text holds no word that occurs `min_count` times.
+        DataError: the text holds no word, or none that occurs `min_count` times.
     """
     cut = tokenizer.load(options.tokenizer)
     kept: set[Term] = {tuple(cut(phrase)) for phrase in keep}
@@ -48,12 +48,14 @@ def count(
         kept |= chosen
         merges = tuple(sorted({*merges, *chosen}))
     counts = _counts(source, options, merges, on_words)
+    if not counts:
+        raise DataError("the text is empty: there is no word in it", where=source.path, mend="is it the right file?")
     terms = _most_frequent(counts, options, kept)
     if not terms:
         raise DataError(
             f"no word occurs {options.min_count} times",
             where=source.path,
-            mend="lower vocabulary.min_count or give more text",
+            mend="lower min_count (vocabulary.min_count, or --min-count), or give more text",
         )
     names, numbers = zip(*terms, strict=True)
     return Vocabulary(tuple(names), np.array(numbers, np.int64), merges, options.tokenizer)

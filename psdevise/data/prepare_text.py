@@ -65,7 +65,7 @@ def prepare(
         raise DataError(
             "no line holds two words of the vocabulary, and a word alone has no neighbours",
             where=source,
-            mend="lower vocabulary.min_count or give more text",
+            mend="lower min_count (vocabulary.min_count, or --min-count), or give more text",
         )
     manifest = {
         "plan": plan,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import re
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from psdevise import store
+from psdevise.compression import ERRORS, decompressed
 from psdevise.errors import DataError
 
 # As in enwiki-latest-pages-articles.xml.bz2, and in its parts: …articles1.xml-p1p41242.bz2
@@ -64,19 +60,17 @@ class Text:
                 elif self.path.lower().endswith((".parquet", ".csv", ".jsonl")):
                     yield from self._cells(self._raw)
                 else:
-                    with io.TextIOWrapper(_decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
+                    with io.TextIOWrapper(decompressed(self.path, self._raw), "utf-8", errors="replace") as file:
                         yield from _lines(file, self.path)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException, ValueError) as e:
+        except (*ERRORS, pa.ArrowException, ValueError) as e:
             raise DataError(f"cut off or broken: {e}", where=self.path, mend="fetch or make the file again") from e
         self._raw, self._finished = None, self._finished + 1
 
     def _articles(self, raw: IO[bytes]) -> Iterator[str]:
         from xml.etree.ElementTree import ParseError
 
-        from gensim.corpora.wikicorpus import extract_pages
-
         try:
-            for _, markup, _ in extract_pages(_decompressed(self.path, raw), filter_namespaces=("0",)):
+            for markup in _pages(decompressed(self.path, raw), self.path):
                 if not _REDIRECT.match(markup):
                     yield markup
         except ParseError as e:
@@ -84,18 +78,43 @@ class Text:
 
     def _cells(self, raw: IO[bytes]) -> Iterator[str]:
         if self._column is None:
-            raise DataError("a table needs the name of its text column", where=self.path, mend="set data.text_column")
+            mend = "name it: data.text_column, or --column of psdevise data text"
+            raise DataError("a table needs the name of its text column", where=self.path, mend=mend)
         for batch in _batches(self.path.lower(), raw):
             if self._column not in batch.schema.names:
                 mend = f"columns here: {', '.join(batch.schema.names)}"
                 raise DataError(f"no column {self._column!r}", where=self.path, mend=mend)
             kind = batch.schema.field(self._column).type
+            if pa.types.is_dictionary(kind):  # as pandas writes categoricals
+                kind = kind.value_type
             if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
                 raise DataError(f"column {self._column!r} holds {kind}, not text", where=self.path)
             for value in batch.column(self._column).to_pylist():
                 for line in (value or "").splitlines():
                     if stripped := line.strip():
                         yield stripped
+
+
+def _pages(dump: IO[bytes], path: str) -> Iterator[str]:
+    """The markup of a dump's articles (namespace 0). gensim's extract_pages gives the same, but leaves an empty element
+    of each page in the root: gigabytes by the end of the English Wikipedia.
+
+    Raises:
+        DataError: XML, but of something else.
+        xml.etree.ElementTree.ParseError: cut off, or no XML.
+    """
+    from xml.etree.ElementTree import iterparse
+
+    events = iterparse(dump, ("start", "end"))
+    _, root = next(events)
+    space = root.tag[: root.tag.rfind("}") + 1]  # it has the format's version in it
+    if not space.startswith("{http://www.mediawiki.org/xml/export-"):
+        raise DataError(f"no dump of a wiki: <{root.tag}>", where=path, mend="give it as plain text, without its tags")
+    for event, element in events:
+        if event == "end" and element.tag == f"{space}page":
+            if element.findtext(f"{space}ns", "0") == "0":
+                yield element.findtext(f"{space}revision/{space}text", "")
+            root.clear()
 
 
 def _lines(file: IO[str], path: str) -> Iterator[str]:
@@ -129,54 +148,6 @@ def lines(path: str, column: str | None = None) -> Iterator[str]:
     for record in text:
         if found := plain(record, text.markup):
             yield found
-
-
-def _decompressed(path: str, raw: IO[bytes]) -> Any:
-    name = path.lower()
-    if name.endswith(".gz"):
-        return gzip.GzipFile(fileobj=raw)
-    if name.endswith(".bz2"):
-        return bz2.BZ2File(raw)
-    if name.endswith(".xz"):
-        return lzma.LZMAFile(raw)
-    if name.endswith(".zst"):
-        return io.BufferedReader(_Zstd(raw), 1 << 20)
-    return raw
-
-
-class _Zstd(io.RawIOBase):
-    """Reads frames one after the other. zstandard's own reader takes a file that ends in the middle of one for whole.
-
-    Raises:
-        EOFError: the last frame has no end.
-    """
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self._frame, self._left, self._out = raw, _frame(), b"", memoryview(b"")
-        self._begun = False  # whether some of this frame was read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._out:
-            data = self._left or self._raw.read(1 << 16)
-            if not data:
-                if self._begun:
-                    raise EOFError("compressed file ended before the end of its last frame")
-                return 0
-            self._out, self._begun = memoryview(self._frame.decompress(data)), True
-            self._left = b""
-            if self._frame.eof:
-                self._frame, self._left, self._begun = _frame(), self._frame.unused_data, False
-        size = min(len(buffer), len(self._out))
-        buffer[:size], self._out = self._out[:size], self._out[size:]
-        return size
-
-
-def _frame() -> Any:
-    # Windows up to 128 MiB, as `zstd --long=27` writes them.
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 def _batches(name: str, raw: IO[bytes]) -> Iterator[Any]:
