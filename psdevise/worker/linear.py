@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 
@@ -66,7 +67,8 @@ def _has_hooks(weight: Tensor) -> bool:
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Rows of numbers as `_Linear` knows them, and nobody who would look into it (autocast, torch.func, a compiler)."""
+    """Rows of numbers as `_Linear` knows them, and nobody who would look into it (autocast, torch.func, a compiler,
+    derivatives forward)."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.dtype == weight.dtype
@@ -76,6 +78,7 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled(x.device.type)
         and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
@@ -40,6 +41,13 @@ def penalised(module: nn.Module) -> Tensor:
     x = torch.randn(4, 6)
     by_x = torch.func.vmap(torch.func.grad(lambda row: module(row).sum()))(x)
     return module(x).sum() + by_x.square().sum()
+
+
+def along(module: nn.Module) -> Tensor:
+    """A derivative along a direction, forward."""
+    x = torch.randn(4, 6)
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(module(forward_ad.make_dual(x, torch.ones(4, 6)))).tangent.square().sum()
 
 
 def with_weights_of(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], Tensor]:
@@ -127,6 +135,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]] 
     "by name": (lambda: nn.Linear(6, 3), lambda m: m(input=torch.randn(4, 6)).square().sum()),
     "autocast": (net, half),
     "gradients of examples": (net, penalised),
+    "derivatives forward": (net, along),
     "other weights": (net, with_weights_of(lambda p: 2 * p)),
     "backward in the loss": (net, in_two_parts),
     "backward in the loss, thrown away": (net, dropped),
