@@ -11,6 +11,7 @@ shrinks, at the speed of the largest gradients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +31,12 @@ class DenseOptimizer(Protocol):
     def step(self, gradient: Tensor, rate: float) -> None:
         """One update with `gradient` [n] at `rate` times each group's learning rate."""
 
-    def state(self) -> tuple[dict[str, Array], dict[str, float]]:
-        """Its state in the arena's shape [n], not copied, and its scalars (step counts)."""
+    def names(self) -> set[str]:
+        """Of the arrays of its state."""
+
+    def state(self, room: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
+        """Its state in the arena's shape [n], and its scalars (step counts). What has to be put together is so in
+        `room`, by its name, where there is some; what lies in that shape already is not copied."""
 
     def load(self, tensors: dict[str, Array], scalars: dict[str, float]) -> None:
         """Goes on from such a state; from its own beginning where nothing is given."""
@@ -77,7 +82,10 @@ class FusedAdagrad:
             )  # fmt: skip
         self._steps += 1
 
-    def state(self) -> tuple[dict[str, Array], dict[str, float]]:
+    def names(self) -> set[str]:
+        return {"sum"} if self._runs else set()
+
+    def state(self, room: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
         return ({"sum": self._sums.numpy()}, {"step": float(self._steps)}) if self._runs else ({}, {})
 
     def load(self, tensors: dict[str, Array], scalars: dict[str, float]) -> None:
@@ -112,7 +120,13 @@ class TorchOptimizer:
         for view in self._views:
             view.grad = None
 
-    def state(self) -> tuple[dict[str, Array], dict[str, float]]:
+    def names(self) -> set[str]:
+        if self._optimizer is None:
+            return set()
+        states = (self._optimizer.state[view] for view in self._views)
+        return {key for state in states for key, value in state.items() if torch.is_tensor(value) and value.dim()}
+
+    def state(self, room: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
         tensors: dict[str, Array] = {}
         scalars: dict[str, float] = {}
         if self._optimizer is None:
@@ -122,8 +136,10 @@ class TorchOptimizer:
                 if not torch.is_tensor(value) or value.dim() == 0:
                     scalars[key] = max(scalars.get(key, 0.0), float(value))
                     continue
-                whole = tensors.setdefault(key, np.zeros(self._n, np.float32))
-                whole[segment.start : segment.stop] = value.numpy()
+                if key not in tensors:
+                    tensors[key] = room[key] if key in room else np.empty(self._n, np.float32)
+                    tensors[key].fill(0)
+                tensors[key][segment.start : segment.stop] = value.numpy()
         return tensors, scalars
 
     def load(self, tensors: dict[str, Array], scalars: dict[str, float]) -> None:

@@ -28,6 +28,8 @@ from psdevise.server.senders import Answered, Poisoned
 # Arrays that come through shared memory are read-only; the optimizer only reads them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
+OPTIMIZER = "optimizer."  # before the names of its arrays, in a snapshot
+
 
 @dataclass(frozen=True)
 class LagOptions:
@@ -218,31 +220,33 @@ class Shard:
         Args:
             room: float32 memory to copy into, by name (`shapes`).
         """
+        room = room or {}
+        own = {name.removeprefix(OPTIMIZER): array for name, array in room.items() if name.startswith(OPTIMIZER)}
+        sums, scalars = self._dense.state(own)
         tensors: dict[str, Array] = {}
-        live, scalars = self._live()
-        for name, array in live.items():
-            into = (room or {}).get(name)
+        for name, array in (self._live() | {OPTIMIZER + k: v for k, v in sums.items()}).items():
+            into = room.get(name)
             if into is None or into.shape != array.shape:
                 into = np.empty_like(array)
-            np.copyto(into, array)
+            if into is not array:
+                np.copyto(into, array)
             tensors[name] = into
         answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
         return ShardState(tensors, scalars, self.version, answered, self.examples)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the arrays of a snapshot, by name."""
-        return {name: array.shape for name, array in self._live()[0].items()}
+        optimizer = {OPTIMIZER + name: self._arena.shape for name in self._dense.names()}
+        return {name: array.shape for name, array in self._live().items()} | optimizer
 
-    def _live(self) -> tuple[dict[str, Array], dict[str, float]]:
-        """All arrays, not copied, and the optimizer's scalars."""
+    def _live(self) -> dict[str, Array]:
+        """All arrays but the optimizer's for the arena, not copied."""
         tensors = {"dense": self._arena, "buffers": self._buffers}
-        sums, scalars = self._dense.state()
-        tensors |= {f"optimizer.{k}": v for k, v in sums.items()}
         for name, table in self._tables.items():
             tensors[f"table.{name}"] = table.values
             if table.sums is not None:
                 tensors[f"sums.{name}"] = table.sums
-        return tensors, scalars
+        return tensors
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -265,7 +269,7 @@ class Shard:
         self._arena[:] = tensors["dense"]
         if self.index == 0:
             self._buffers[:] = tensors["buffers"]
-        sums = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+        sums = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
         self._dense.load(sums, state.scalars)
         for name, table in self._tables.items():
             table.values[:] = tensors[f"table.{name}"]

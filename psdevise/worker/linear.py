@@ -6,10 +6,12 @@ steps would be a further pass. Most parameters of the nets that are trained here
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 
@@ -31,15 +33,53 @@ def bring_gradient(layer: nn.Linear, place: Place) -> None:
 
         dL/dW (+)= (dL/dy)ᵀ x,    y = x Wᵀ + b
 
-    A backward that is not (`torch.autograd.grad` in a loss, gradients of gradients) is that of `nn.Linear`.
+    A backward that is not (`torch.autograd.grad`, gradients of gradients) is that of `nn.Linear`. So is all of a layer
+    that somebody has given another forward, another weight for a while, or hooks that are to see the gradient; and all
+    of a copy of the layer.
     """
+    if isinstance(layer.forward, _Forward) or getattr(layer.forward, "__func__", None) is nn.Linear.forward:
+        layer.forward = _Forward(layer, place)  # type: ignore[method-assign]
 
-    def forward(x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type) or not layer.weight.requires_grad or x.dtype != layer.weight.dtype:
-            return linear(x, layer.weight, layer.bias)
-        return _Linear.apply(x, layer.weight, layer.bias, place)  # type: ignore[no-any-return, no-untyped-call]
 
-    layer.forward = forward  # type: ignore[assignment]
+class _Forward:
+    """In place of the layer's own."""
+
+    def __init__(self, layer: nn.Linear, place: Place) -> None:
+        self._layer, self._weight, self._place = layer, layer.weight, place
+
+    def __call__(self, input: Tensor) -> Tensor:  # as nn.Linear calls it
+        weight, bias = self._layer.weight, self._layer.bias
+        if weight is not self._weight or not weight.requires_grad or _has_hooks(weight) or not _is_plain(input, weight):
+            return linear(input, weight, bias)
+        # [n, in] alone: with more dimensions what comes of `linear` is a view, and nobody could change it in place.
+        rows = input if input.dim() == 2 else input.flatten(0, -2)
+        found: Tensor = _Linear.apply(rows, weight, bias, self._place)  # type: ignore[no-untyped-call]
+        return found if input.dim() == 2 else found.view(*input.shape[:-1], found.shape[-1])
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What a copy of the layer, or the layer read from a file, has here: the forward of nn.Linear."""
+        return getattr, (self._layer, "forward")
+
+
+def _has_hooks(weight: Tensor) -> bool:
+    """Beyond the one that a bound replica has put there."""
+    return bool(weight._backward_hooks) or len(weight._post_accumulate_grad_hooks or ()) > 1  # type: ignore[attr-defined]
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Rows of numbers as `_Linear` knows them, and nobody who would look into it (autocast, torch.func, a compiler,
+    derivatives forward)."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.dtype == weight.dtype
+        and x.dim() > 1
+        and x.layout == torch.strided
+        and not x.is_nested
+        and not torch.is_autocast_enabled(x.device.type)
+        and not torch._C._are_functorch_transforms_active()
+        and not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+    )
 
 
 class _Linear(torch.autograd.Function):
@@ -54,15 +94,26 @@ class _Linear(torch.autograd.Function):
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias, _ = ctx.needs_input_grad
-        rows, inputs = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
         of_x = gradient @ weight if to_x else None
-        of_bias = rows.sum(0) if to_bias else None
+        of_bias = gradient.sum(0) if to_bias else None
         of_weight = None
         if to_weight:
-            taken = None if torch.is_grad_enabled() else ctx.place.take(rows, inputs)
+            taken = ctx.place.take(gradient, x) if _accumulates(ctx) else None
             if taken is None:
-                of_weight = rows.t() @ inputs
+                of_weight = gradient.t() @ x
             else:
                 into, holds_a_sum = taken
-                into.addmm_(rows.t(), inputs, beta=float(holds_a_sum))
+                into.addmm_(gradient.t(), x, beta=float(holds_a_sum))
         return of_x, of_weight, of_bias, None
+
+
+def _accumulates(ctx: Any) -> bool:
+    """Whether this backward ends in the weight's `.grad`. One inside another may pass here on its way to something
+    else: `torch.autograd.grad` in a hook, as implicit layers have it."""
+    if torch.is_grad_enabled():
+        return False
+    to_weight, _ = ctx.next_functions[1]
+    try:
+        return torch._C._will_engine_execute_node(to_weight)
+    except RuntimeError:  # torch.autograd.grad that asks for this very gradient
+        return False

@@ -56,7 +56,9 @@ class LocalStep:
 
     def _step(self, into: Tensor, part: slice, gradient: Tensor, rate: float) -> None:
         fetched, sums = self._replica.fetched[part], self._replica.accumulators
-        if sums is None or not rate:
+        if not rate:
+            into.copy_(fetched)  # also where the gradient is not finite
+        elif sums is None:
             torch.sub(fetched, gradient, alpha=rate, out=into)
         elif into.device.type == "cpu":
             self._kernel(into.numpy(), fetched.numpy(), gradient.numpy(), sums[part].numpy(), rate, self._eps)

@@ -146,7 +146,10 @@ class Replica:
             self._taking = False
 
     def close_gradient(self) -> None:
-        """After a step."""
+        """After a step. What a backward outside `taking` has left in the parameters is the step's too."""
+        for part in self.layout.dense:
+            if part.name in self._parameters:
+                self._take_over(part, self._parameters[part.name])
         for name in self._missing:  # parameters that the loss has not reached yet
             self.gradient[slice(*self.layout.offsets[name])].zero_()
         self._missing = set()
@@ -189,7 +192,11 @@ class Replica:
         return self._free.pop() if self._free else self._allocate(self.layout.size)
 
     def _keep(self, part: Dense, parameter: Tensor) -> None:
-        if not self._taking or parameter.grad is None:  # None: it is where it belongs already (`linear`)
+        if self._taking:
+            self._take_over(part, parameter)
+
+    def _take_over(self, part: Dense, parameter: Tensor) -> None:
+        if parameter.grad is None:  # it is where it belongs already (`linear`), or was not reached
             return
         place, holds_a_sum = self._place(part)
         self._add_to_bound(parameter.grad)

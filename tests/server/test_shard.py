@@ -279,6 +279,19 @@ def test_a_snapshot_goes_into_memory_that_was_made_before(options: OptimizerOpti
         assert not np.shares_memory(state.tensors[name], s.snapshot().tensors[name])
 
 
+def test_a_snapshot_of_another_optimizer_is_put_together_once() -> None:
+    """In the memory that was made before, and not to find out how much that is: updates wait meanwhile."""
+    s = shard(OptimizerOptions(name="adam", arguments={"lr": 0.1}))
+    push(s, 0, gradient())
+    plain = s.snapshot()
+    room = {name: np.full(shape, 7, np.float32) for name, shape in s.shapes().items()}
+    assert room.keys() == plain.tensors.keys()
+    state = s.snapshot(room)
+    for name, array in plain.tensors.items():
+        assert state.tensors[name] is room[name]
+        np.testing.assert_array_equal(state.tensors[name], array)
+
+
 @pytest.mark.parametrize("bound", [float("nan"), float("inf"), 2e38, -1.0, None, "1"])
 def test_a_bound_that_proves_nothing_is_no_reason_not_to_look(bound: object) -> None:
     s = shard()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from psdevise.server.layout import Dense, Group, Layout
+from psdevise.worker import local_kernel
 from psdevise.worker.local_step import LocalStep
 from psdevise.worker.replica import LocalSteps, Replica
 
@@ -60,3 +64,24 @@ def test_steps_from_what_was_fetched_by_all_that_is_accrued(
             found.take_gradient()
             step(schedule)
             np.testing.assert_allclose(found.arena.numpy(), p, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("local_step", ["adagrad", "sgd"])
+def test_a_frozen_group_stands_still_whatever_its_gradient(local_step: LocalSteps) -> None:
+    found = replica(local_step)
+    found.open_gradient()
+    found.gradient.fill_(1.0)
+    found.gradient[-SIZES["still"] :] = np.inf
+    found.close_gradient()
+    LocalStep(found, rate=0.05, eps=1e-10)(1.0)
+    assert torch.isfinite(found.arena).all()
+    assert torch.equal(found.arena[-SIZES["still"] :], found.fetched[-SIZES["still"] :])
+
+
+def test_where_compiled_code_cannot_be_kept_it_is_compiled_each_time() -> None:
+    """No file, no folder beside it: as in an image that may not be written, for a user without a home."""
+    names: dict[str, Any] = {"__name__": "of_nowhere"}
+    exec(compile(Path(local_kernel.__file__).read_text(), "<nowhere>", "exec"), names)
+    into, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    names["adagrad"](into, one, one, 3 * one, 0.5, 0.0)
+    np.testing.assert_array_equal(into, 0.75 * one)
