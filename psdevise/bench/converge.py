@@ -36,7 +36,7 @@ from psdevise.worker.task import batches
 MODELS = {"cnn32": cnn32, "mlp": mlp}
 BATCH, SLICES, SIZE = 64, 40, 32
 REFERENCE = "one_process"
-OPTIMIZER = OptimizerOptions(rate=0.01, initial_accumulator=0.1)
+OPTIMIZER = OptimizerOptions(rate=0.01, initial_accumulator=0.001)
 
 
 class Never:
