@@ -12,6 +12,8 @@ from psdevise.cli.console import console
 if TYPE_CHECKING:
     from psdevise.labels.vectors import WordVectors
 
+FORMS = "give a run's folder, or a file in word2vec, GloVe or Parquet form"
+
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True))
@@ -60,6 +62,8 @@ def open_vectors(path: str) -> tuple[WordVectors, Callable[[str], str]]:
     from psdevise.orchestrator.run import part_of
 
     if not store.exists(store.join(path, "run.json")):
+        if store.is_folder(path):
+            raise DataError("a folder, but no run's", where=path, mend=FORMS)
         return word_vectors.load(path), lambda phrase: " ".join(phrase.lower().split())
     language = part_of(path, "language")
     if language is None:
