@@ -114,7 +114,8 @@ def run(options: Options, on_progress: OnProgress) -> dict[str, Any]:
     for condition, system in todo:
         on_progress(wanted.index((condition, system)), len(wanted), f"{condition}: {system.name}, {system.variant}")
         cells.write(_key(condition, system), _cell(condition, system, made, options))
-    store.remove(store.join(options.out, "features"))
+    for name in ("features", "training"):
+        store.remove(store.join(options.out, name))
     found = {(condition, f"{s.name}-{s.variant}"): cells.read(_key(condition, s)) for condition, s in wanted}
     of_pictures = Lesson(Known(made.names, {}, 0), made.labels("pictures"), options.out, trainer(0))
     return {"cells": found, "made": made, "embedding": Chollet(options.k).embedding(of_pictures)}
