@@ -5,6 +5,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
     0  errors        every error, as one tree
        config        YAML → frozen dataclasses
        store         files on any fsspec path: atomic, checksummed
+       compression   gz, bz2, xz, zst as streams
        events        all progress as one stream
     1  models        skip-gram, AlexNet, small CNN, DeViSE head, losses
        data          tokeniser, vocabulary, corpus, image tables, the drawn world

@@ -55,12 +55,6 @@ def exists(path: str) -> bool:
         return bool(fs.exists(inside))
 
 
-def is_folder(path: str) -> bool:
-    fs, inside = filesystem(path)
-    with explained(path):
-        return bool(fs.isdir(inside))
-
-
 def make_folder(path: str) -> None:
     fs, inside = filesystem(path)
     with explained(path):

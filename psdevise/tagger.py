@@ -57,7 +57,8 @@ class Tagger:
         self._system, self._core = system, core
         self._labels, self._terms = labels, terms
         self._resolve = resolve_options
-        self._cut = tokenizer_of.term_of if tokenizer_of is not None else str.lower
+        self._tokenizer_of = tokenizer_of
+        self._cut = tokenizer_of.term_of if tokenizer_of is not None else terms.term_of
         self._own = by_label(labels)
         self._index = LabelIndex(self._own)
         self.labels, self.terms = tuple(self._own), terms.terms
@@ -118,9 +119,7 @@ class Tagger:
             tuple(self._labels.terms[i] for i in kept) or self._labels.terms,
             self._labels.matrix[kept] if kept else self._labels.matrix,
         )
-        tagger = Tagger(self._system, self._core, labels, both, self._resolve, None)
-        tagger._cut = self._cut
-        return tagger
+        return Tagger(self._system, self._core, labels, both, self._resolve, self._tokenizer_of)
 
     @property
     def size(self) -> int:
@@ -165,13 +164,16 @@ def load(run: str) -> Tagger:
     """The tagger of a finished run.
 
     Raises:
-        DataError: the folder holds no finished run.
+        DataError: the folder holds no finished run, or one without pictures.
     """
     about = store.join(run, "run.json")
     pointer = store.join(run, "tagger.json")
     if not store.exists(about) or not store.exists(pointer):
         raise DataError("no finished run here", where=run, mend="give the folder that `psdevise run` printed")
     resolved, paths = store.read_json(about)["config"], store.read_json(pointer)
+    if "index" not in paths:
+        mend = "psdevise neighbors and psdevise evaluate words read it"
+        raise DataError("this run has word vectors alone, and names no pictures", where=run, mend=mend)
     core = config.build(CoreOptions, resolved["visual"]["core"])
     labels = word_vectors.load(store.join(run, paths["index"], "labels.parquet"), repeats=True)
     terms = word_vectors.load(store.join(run, paths["index"], "terms.parquet"))

@@ -75,11 +75,13 @@ def run(context: Context) -> list[Row]:
 @dataclass
 class Samples:
     """Per role: (seconds, PSS in bytes) all through the training; `store` likewise; snapshots as (begin, end) on the
-    same clock; `steps` the ends of the worker's steps; what was wrong."""
+    same clock, and for how many seconds they held updates up; `steps` the ends of the worker's steps; what was
+    wrong."""
 
     pss: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: {n: [] for n in NUMBERS})
     store: list[tuple[float, int]] = field(default_factory=list)
     snapshots: list[tuple[float, float]] = field(default_factory=list)
+    held_up: set[float] = field(default_factory=set)
     steps: list[float] = field(default_factory=list)
     driver_before: int = 0
     errors: int = 0
@@ -101,6 +103,7 @@ def measure(plan: Plan, host: Host) -> Samples:
                 samples.snapshots.append((now - event.seconds, now))
             if isinstance(event, Progress):
                 pids.update(_pids(event))
+                samples.held_up |= {s.get("held_up_seconds", 0.0) for s in event.shards} - {0.0}
 
         def sample() -> None:
             while not ended.wait(SAMPLE_SECONDS):
@@ -184,12 +187,13 @@ def make_task(plan: Plan, path: str, log: str) -> ModuleTask:
 
 def levels(plan: Plan, samples: Samples, base: int) -> list[Row]:
     """Bytes beyond `base` per byte of parameters: the median while training, and the highest while a snapshot is
-    written; the driver beyond what it had before. And by how much a snapshot lengthens a step, in memcpy times."""
+    written; the driver beyond what it had before. For how long a snapshot holds the shard's updates up, in memcpy
+    times; and how much longer than others the longest step meanwhile is, for writing takes CPU time too."""
     begin, end = samples.steps[len(samples.steps) // 10], samples.steps[-1]
     size = plan.megabytes * 1e6
     case = f"{plan.megabytes:g} MB"
     inside = [s for s in samples.snapshots if begin <= s[0] and s[1] <= end]
-    if not inside:
+    if not inside or not samples.held_up:
         raise BenchmarkFailed("no snapshot was written while the worker trained", where="bench memory")
     rows = []
     for role in NUMBERS:
@@ -201,10 +205,12 @@ def levels(plan: Plan, samples: Samples, base: int) -> list[Row]:
         rows.append(Row("memory", case, role, "memory_snapshot", *median(peaks), "x parameters", errors=samples.errors))
     held = [value / size for at, value in samples.store if begin <= at <= end]
     rows.append(Row("memory", case, "object_store", "memory_training", *median(held), "x parameters"))
-    pauses = [seconds * 1e3 for seconds in held_up(samples.steps, inside)]
     memcpy = arithmetic.seconds(arithmetic.memcpy(int(size / 4)), 7) * 1e3
+    pauses = [seconds * 1e3 for seconds in samples.held_up]
     ratio = median(pauses)[0] / memcpy
     rows.append(Row("memory", case, "server", "update_pause", *median(pauses), "ms", "memcpy", ratio))
+    longer = [seconds * 1e3 for seconds in lengthened(samples.steps, inside)]
+    rows.append(Row("memory", case, "worker", "longest_step_beyond_median", *median(longer), "ms"))
     return rows
 
 
@@ -222,7 +228,7 @@ def growth(plan: Plan, samples: Samples) -> list[Row]:
     return rows
 
 
-def held_up(steps: list[float], windows: list[tuple[float, float]]) -> list[float]:
+def lengthened(steps: list[float], windows: list[tuple[float, float]]) -> list[float]:
     """For each window, the longest step that touches it less the median step: seconds."""
     at = np.array(steps)
     lengths = np.diff(at)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import tempfile
 
-from psdevise.bench import words
+from psdevise.bench import judged, words
 from psdevise.bench.table import Context, Row
 from psdevise.errors import ConfigError
-from psdevise.evaluation.words import similarity
 from psdevise.phases.language import LanguageOptions
 
 SIZES, ON_A_SLICE = (100, 200, 500, 1000), 2000
@@ -30,11 +29,13 @@ def run(context: Context) -> list[Row]:
             prepared = part if dim == ON_A_SLICE else whole
             learned = words.train(prepared, words.shipped(dim, WINDOW), 2, context.seed)
             figures = {"words_per_second": (learned.words_per_second, "words/s")}
-            for name, judged in pairs.items():
-                figures[f"{name}_spearman"] = (similarity(learned.vectors, judged).value or 0.0, "1")
             case = f"{dim}d w{WINDOW} W=2, {'slice' if prepared is part else 'whole text'}"
-            for metric, (value, unit) in figures.items():
+            for name, scores in pairs.items():
+                value = judged.spearman(learned.vectors, scores, f"{case}: {name}", context.on_note)
+                if value is not None:
+                    figures[f"{name}_spearman"] = (value, "1")
+            for metric, (figure, unit) in figures.items():
                 errors = learned.errors
-                rows.append(Row("word_sizes", case, "psdevise", metric, value, value, value, unit, errors=errors))
+                rows.append(Row("word_sizes", case, "psdevise", metric, figure, figure, figure, unit, errors=errors))
             context.on_progress(done + 1, len(SIZES) + 1, case)
     return rows

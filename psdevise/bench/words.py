@@ -25,14 +25,14 @@ from threading import Event
 import numpy as np
 
 from psdevise import store
-from psdevise.bench import machine
+from psdevise.bench import judged, machine
 from psdevise.bench.rounds import Rounds, paired
 from psdevise.bench.table import Context, Row
 from psdevise.data import prepare_text, text, tokenizer
 from psdevise.data.corpus import Corpus
 from psdevise.data.vocabulary import Vocabulary, VocabularyOptions
 from psdevise.errors import BenchmarkFailed, ConfigError
-from psdevise.evaluation.words import read_pairs, similarity
+from psdevise.evaluation.words import Pair, read_pairs
 from psdevise.labels import vectors as word_vectors
 from psdevise.labels.vectors import WordVectors
 from psdevise.models.skipgram import SkipGramOptions
@@ -87,7 +87,8 @@ def run(context: Context) -> list[Row]:
             for count in workers:
                 rows += _speed(f"{case} W={count}", part, dim, window, count, mode, context.seed, progress)
         if context.full:
-            rows += _quality(prepare(context.text, None, f"{folder}/whole", context.seed), pairs, workers, progress)
+            whole = prepare(context.text, None, f"{folder}/whole", context.seed)
+            rows += _quality(whole, pairs, workers, progress, context.on_note)
     return rows
 
 
@@ -134,7 +135,7 @@ def train(prepared: Prepared, options: LanguageOptions, workers: int, seed: int)
     return Learned(prepared.words / seconds, bill["bytes"] / prepared.words, errors, vectors)
 
 
-def pair_sets() -> dict[str, list[tuple[str, str, float]]]:
+def pair_sets() -> dict[str, list[Pair]]:
     """WordSim-353 and MEN, from the folder that PSDEVISE_DATA names.
 
     Raises:
@@ -184,11 +185,11 @@ def _speed(
 
 def _quality(
     prepared: Prepared,
-    pairs: dict[str, list[tuple[str, str, float]]],
+    pairs: dict[str, list[Pair]],
     workers: tuple[int, ...],
     done: Callable[[str], None],
+    on_note: Callable[[str], None],
 ) -> list[Row]:
-    """Means over seeds; low and high are the lowest and the highest seed's."""
     dim, window = QUALITY
     found: dict[str, list[WordVectors]] = {}
     for seed in range(SEEDS):
@@ -200,15 +201,7 @@ def _quality(
             learned = train(prepared, shipped(dim, window), count, seed)
             found.setdefault(f"psdevise W={count}", []).append(learned.vectors)
             done(f"quality, psdevise W={count}")
-    rows = []
-    for name, judged in pairs.items():
-        values = {system: [similarity(v, judged).value or 0.0 for v in of] for system, of in found.items()}
-        base = float(np.mean(values["gensim"]))
-        for system, each in values.items():
-            mean = float(np.mean(each))
-            case, metric = f"quality {dim}d w{window}", f"{name}_spearman"
-            rows.append(Row("words", case, system, metric, mean, min(each), max(each), "1", "gensim", mean / base))
-    return rows
+    return judged.rows(found, pairs, f"quality {dim}d w{window}", on_note)
 
 
 def shipped(dim: int, window: int) -> LanguageOptions:

@@ -49,12 +49,19 @@ def run(run: str, overrides: tuple[str, ...], as_json: bool) -> None:
     psdevise evaluate runs/cifar100 --set "evaluate.hit_k=[1, 5]" --json
     """
     from psdevise import config as configuration
+    from psdevise.errors import DataError
     from psdevise.orchestrator.options import RunOptions
     from psdevise.orchestrator.run import execute
     from psdevise.report import markdown, write
     from psdevise.store import join, read_text
 
     options = configuration.load(RunOptions, join(run, "config.yaml"), overrides)
+    if not options.data.has_pictures:
+        raise DataError(
+            "this run has word vectors alone, and no pictures to evaluate",
+            where=run,
+            mend=f"psdevise evaluate words {run}",
+        )
     # Where it lies now: it may have been moved, and a relative folder was meant from where it was trained.
     folder, name = os.path.split(os.path.abspath(run))
     options = replace(options, folder=folder, name=name)

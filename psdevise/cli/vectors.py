@@ -12,8 +12,6 @@ from psdevise.cli.console import console
 if TYPE_CHECKING:
     from psdevise.labels.vectors import WordVectors
 
-FORMS = "give a run's folder, or a file in word2vec, GloVe or Parquet form"
-
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True))
@@ -62,15 +60,14 @@ def open_vectors(path: str) -> tuple[WordVectors, Callable[[str], str]]:
     from psdevise.orchestrator.run import part_of
 
     if not store.exists(store.join(path, "run.json")):
-        if store.is_folder(path):
-            raise DataError("a folder, but no run's", where=path, mend=FORMS)
-        return word_vectors.load(path), lambda phrase: " ".join(phrase.lower().split())
+        table = word_vectors.load(path)
+        return table, table.term_of
     language = part_of(path, "language")
     if language is None:
         raise DataError("this run has no word vectors yet", where=path, mend="psdevise run goes on with it")
     table = word_vectors.load(store.join(language, "vectors.bin"))
     vocabulary = part_of(path, "vocabulary")
     if vocabulary is None:
-        return table, str.lower
+        return table, table.term_of
     counted = Vocabulary.load(store.join(vocabulary, "vocabulary.parquet"))
     return word_vectors.WordVectors(table.terms, table.matrix, counted.counts), counted.term_of

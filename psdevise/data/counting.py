@@ -20,6 +20,7 @@ from psdevise.errors import DataError
 T = TypeVar("T")
 Term = tuple[str, ...]
 RECORDS_PER_TASK = 64
+CHARACTERS_PER_TASK = 1 << 23  # or fewer records, where they are long
 OnWords = Callable[[int], None]
 """Called with how many words more were seen."""
 
@@ -33,7 +34,7 @@ def count(
         keep: label terms (phrases); they are merged before counting, and kept from one occurrence on.
 
     Raises:
-        DataError: the text holds no word that occurs `min_count` times.
+        DataError: the text holds no word, or none that occurs `min_count` times.
     """
     cut = tokenizer.load(options.tokenizer)
     kept: set[Term] = {tuple(cut(phrase)) for phrase in keep}
@@ -47,12 +48,14 @@ def count(
         kept |= chosen
         merges = tuple(sorted({*merges, *chosen}))
     counts = _counts(source, options, merges, on_words)
+    if not counts:
+        raise DataError("the text is empty: there is no word in it", where=source.path, mend="is it the right file?")
     terms = _most_frequent(counts, options, kept)
     if not terms:
         raise DataError(
             f"no word occurs {options.min_count} times",
             where=source.path,
-            mend="lower vocabulary.min_count or give more text",
+            mend="lower min_count (vocabulary.min_count, or --min-count), or give more text",
         )
     names, numbers = zip(*terms, strict=True)
     return Vocabulary(tuple(names), np.array(numbers, np.int64), merges, options.tokenizer)
@@ -107,7 +110,7 @@ def _parallel(
 ) -> Iterator[T]:
     """`work` over batches of records, results in order, a bounded number under way. `arguments` reach every
     process once."""
-    batches = _batched(iter(source), RECORDS_PER_TASK)
+    batches = _batched(source, RECORDS_PER_TASK, CHARACTERS_PER_TASK)
     state = (source.markup, *arguments)
     if processes == 1:
         _set_state(state)
@@ -123,9 +126,18 @@ def _parallel(
             yield future.result()
 
 
-def _batched(source: Iterator[str], n: int) -> Iterator[tuple[str, ...]]:
-    while batch := tuple(itertools.islice(source, n)):
-        yield batch
+def _batched(source: Iterable[str], records: int, characters: int) -> Iterator[list[str]]:
+    """Lists of at most so many records, which end with the one that has them hold so many characters."""
+    held: list[str] = []
+    size = 0
+    for record in source:
+        held.append(record)
+        size += len(record)
+        if len(held) == records or size >= characters:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
 _state: tuple[object, ...] = ()  # of this process: what `_parallel` gave it

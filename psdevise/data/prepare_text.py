@@ -12,6 +12,7 @@ from psdevise.data import corpus, counting
 from psdevise.data.corpus import Sentence
 from psdevise.data.text import Text
 from psdevise.data.vocabulary import Vocabulary, VocabularyOptions
+from psdevise.errors import DataError
 
 BUFFER_SENTENCES = 20_000
 
@@ -33,7 +34,7 @@ def prepare(
         on_progress: called with (words seen, words there will be in all passes over the text, an estimate).
 
     Raises:
-        DataError: broken text, or no word that is frequent enough.
+        DataError: broken text, no word that is frequent enough, or no line with two of them.
     """
     plan = {
         "source": store.sha256(source),
@@ -60,6 +61,12 @@ def prepare(
         store.join(out, "corpus"),
         shuffled(_watched(counting.sentences(text, terms, options), watch), np.random.default_rng([seed, 13])),
     )
+    if not sentences:
+        raise DataError(
+            "no line holds two words of the vocabulary, and a word alone has no neighbours",
+            where=source,
+            mend="lower min_count (vocabulary.min_count, or --min-count), or give more text",
+        )
     manifest = {
         "plan": plan,
         "terms": terms.size,

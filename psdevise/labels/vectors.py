@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from psdevise import store
+from psdevise import compression, store
 from psdevise.errors import DataError
+
+LARGEST_DIM = 1_000_000  # no file has such vectors: what is read as a header is none
 
 
 def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -48,6 +50,12 @@ class WordVectors:
     def __contains__(self, term: str) -> bool:
         return term in self.index
 
+    def term_of(self, phrase: str) -> str:
+        """A phrase as it would stand among the terms: as it is (vectors from elsewhere may know capitals), or else in
+        lower case."""
+        spaced = " ".join(phrase.split())
+        return spaced if spaced in self.index else spaced.lower()
+
     def vector(self, term: str) -> npt.NDArray[np.float32]:
         return self.matrix[self.index[term]]
 
@@ -70,11 +78,14 @@ class WordVectors:
         that gensim's KeyedVectors reads it.
 
         Raises:
-            DataError: terms that differ only in that, of which gensim would drop all but the first.
+            DataError: terms that differ only in that, of which gensim would drop all but the first; a compressed
+                file's name.
         """
         if path.endswith(".parquet"):
             save_parquet(self, path)
             return
+        if path.lower().endswith(compression.SUFFIXES):
+            raise DataError("vectors are not written compressed", where=path, mend="compress the file afterwards")
         twice = _repeated([term.replace(" ", "_") for term in self.terms])
         if twice is not None:
             raise DataError(f"several terms would be written as {twice!r}", where=path)
@@ -99,7 +110,8 @@ class WordVectors:
 
 def load(path: str, repeats: bool = False) -> WordVectors:
     """Vectors from a `.bin` (word2vec binary), `.parquet` (columns label or term, and vector), or a text
-    file with word2vec's header line or, as GloVe's, without. Underscores in terms become spaces.
+    file with word2vec's header line or, as GloVe's, without; all but Parquet also compressed (`.bin.gz`, `.txt.zst`).
+    Underscores in terms become spaces.
 
     Args:
         repeats: a term may stand there several times, in rows one after the other: a label and its terms' vectors.
@@ -107,14 +119,26 @@ def load(path: str, repeats: bool = False) -> WordVectors:
     A term in GloVe's text may hold spaces (its 840B file has some): a line's last values are its vector.
 
     Raises:
-        DataError: cut off, a line of another dimension (named), a repeated term, a value that is not finite.
+        DataError: a folder, cut off, a line of another dimension (named), a repeated term, a value that is not finite.
     """
-    if path.endswith(".parquet"):
-        terms, matrix = _parquet(path)
-    elif path.endswith(".bin"):
-        terms, matrix = _binary(path)
-    else:
-        terms, matrix = _text(path)
+    folders, inside = store.filesystem(path)
+    with store.explained(path):
+        is_folder = folders.isdir(inside)
+    if is_folder:
+        raise DataError(
+            "a folder is no file of vectors",
+            where=path,
+            mend="name a file in it; where a run may be given, its folder is the one that holds run.json",
+        )
+    packed = path.lower().endswith(compression.SUFFIXES)
+    name = path.rpartition(".")[0] if packed else path
+    if path.lower().endswith(".zip") or (packed and name.endswith(".parquet")):
+        raise DataError("vectors are not read from such a file", where=path, mend="decompress it first")
+    try:
+        read = _parquet if name.endswith(".parquet") else _binary if name.endswith(".bin") else _text
+        terms, matrix = read(path)
+    except compression.ERRORS as e:
+        raise DataError(f"cut off or broken: {e}", where=path, mend="fetch the file again") from e
     if not terms:
         raise DataError("no vectors here", where=path)
     if (twice := _repeated([term for term, _ in groupby(terms)] if repeats else terms)) is not None:
@@ -150,18 +174,24 @@ def _parquet(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
 
 
 def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
+    packed = path.lower().endswith(compression.SUFFIXES)
     with store.open_read(path) as raw:
-        file = io.BufferedReader(raw, 1 << 20)  # type: ignore[type-var]
+        file = io.BufferedReader(compression.decompressed(path, raw), 1 << 20)
         header = file.readline(100).split()
         if len(header) != 2 or not all(part.isdigit() for part in header):
             raise DataError("no word2vec header", where=path, mend="text files must not end in .bin")
         n, dim = map(int, header)
-        begin = file.tell()
-        if file.seek(0, io.SEEK_END) - begin < n * (4 * dim + 1):  # before room is made for what is not there
-            raise DataError(f"cut off: too short for {n} vectors", where=path, mend="fetch the file again")
-        file.seek(begin)
-        terms, matrix = [], np.empty((n, dim), np.float32)
+        if not 0 < dim <= LARGEST_DIM:
+            raise DataError(f"vectors of {dim} dimensions", where=path)
+        if not packed:  # before room is made for what is not there
+            begin = file.tell()
+            if file.seek(0, io.SEEK_END) - begin < n * (4 * dim + 1):
+                raise DataError(f"cut off: too short for {n} vectors", where=path, mend="fetch the file again")
+            file.seek(begin)
+        terms, matrix = [], np.empty((0 if packed else n, dim), np.float32)
         for i in range(n):
+            if i == len(matrix):  # how much is in a compressed file is known at its end
+                matrix.resize((min(n, 2 * i + 1), dim), refcheck=False)
             name = bytearray()
             while (byte := file.read(1)) not in (b" ", b""):
                 if byte != b"\n":
@@ -171,6 +201,8 @@ def _binary(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
                 raise DataError(f"cut off: {i} of {n} vectors are whole", where=path, mend="fetch the file again")
             matrix[i] = np.frombuffer(row, "<f4")
             terms.append(name.decode("utf-8", "replace").replace("_", " "))
+        if file.read(64).strip():  # with another dimension than the header says terms would be pieces of numbers
+            raise DataError(f"goes on after the {n} vectors of {dim} dimensions of its header", where=path)
     return terms, matrix
 
 
@@ -178,7 +210,10 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
     terms: list[str] = []
     rows: list[npt.NDArray[np.float32]] = []
     count = dim = None
-    with io.TextIOWrapper(store.open_read(path), encoding="utf-8-sig", errors="replace") as file:
+    with (
+        store.open_read(path) as raw,
+        io.TextIOWrapper(compression.decompressed(path, raw), encoding="utf-8-sig", errors="replace") as file,
+    ):
         for number, line in enumerate(file, 1):
             parts = line.rstrip().split(" ")
             if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
@@ -186,6 +221,8 @@ def _text(path: str) -> tuple[list[str], npt.NDArray[np.float32]]:
                 continue
             if parts == [""]:
                 continue
+            if dim is None and len(parts) == 1:
+                raise DataError(f"line {number} is not a term and numbers parted by spaces", where=path)
             if dim is None:
                 dim = len(parts) - 1
             values = parts[-dim:] if 0 < dim < len(parts) else []

@@ -83,4 +83,5 @@ def _drift(before: WordVectors, after: WordVectors, rows: Mapping[str, Ints], se
 
 def _compose(options: RunOptions, inputs: Inputs, vectors: WordVectors, labels: tuple[str, ...]) -> Composition:
     found = [Resolution(**row) for row in store.read_json(inputs["labels"].path("doctor.json"))["rows"]]
-    return compose(labels, label_space(options, inputs), vectors, options.labels.resolve, found, term_of(inputs))
+    space, cut = label_space(options, inputs), term_of(inputs, vectors)
+    return compose(labels, space, vectors, options.labels.resolve, found, cut)

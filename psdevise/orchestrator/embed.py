@@ -150,7 +150,7 @@ class _Run:
             names, seed = tuple(dict.fromkeys(own.terms)), int(self._about["seed"])  # type: ignore[call-overload]
             return WordVectors(names, random_vectors(len(names), own.dim, seed))
         terms = word_vectors.load(self._path("language", "vectors.bin"))
-        cut: Callable[[str], str] = str.lower
+        cut: Callable[[str], str] = terms.term_of
         if part_of(self.folder, "vocabulary") is not None:
             vocabulary = Vocabulary.load(self._path("vocabulary", "vocabulary.parquet"))
             terms, cut = WordVectors(terms.terms, terms.matrix, vocabulary.counts), vocabulary.term_of

@@ -139,7 +139,7 @@ def write_labels(
     """Resolves the classes anew, and writes their vectors, how they were found and, where they are drawn, their
     terms."""
     space, terms = label_space(options, inputs), load_vectors(options, inputs)
-    cut = term_of(inputs)
+    cut = term_of(inputs, terms)
     matrix, rows = resolve(space, terms, options.labels.resolve, load_hierarchy(options, inputs), cut)
     table = word_vectors.WordVectors(space.names, matrix)
     store.write_json(store.join(folder, "doctor.json"), {"rows": [vars(r) for r in rows], "summary": summary(rows)})
@@ -150,10 +150,10 @@ def write_labels(
     return matrix, rows
 
 
-def term_of(inputs: Inputs) -> Callable[[str], str]:
+def term_of(inputs: Inputs, vectors: word_vectors.WordVectors) -> Callable[[str], str]:
     """How a phrase stands among the terms."""
     if "vocabulary" not in inputs:
-        return str.lower
+        return vectors.term_of
     return Vocabulary.load(inputs["vocabulary"].path("vocabulary.parquet")).term_of
 
 

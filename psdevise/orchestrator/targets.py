@@ -86,7 +86,8 @@ def _terms(options: RunOptions, inputs: Inputs) -> Targets:
 
 def _lexicon(options: RunOptions, inputs: Inputs, system: str, classes: Sequence[str]) -> Floats:
     """Unit vectors of the terms that name none of the classes."""
-    found, space, cut = load_vectors(options, inputs), label_space(options, inputs), term_of(inputs)
+    found, space = load_vectors(options, inputs), label_space(options, inputs)
+    cut = term_of(inputs, found)
     own = {cut(term) for name in classes for term in space.terms[name]}
     others = [i for i, term in enumerate(found.terms) if term not in own and found.matrix[i].any()]
     if system == "random":

@@ -23,7 +23,7 @@ from psdevise.monitor import logs
 from psdevise.monitor.logs import logger
 from psdevise.runtime.failures import from_coordinator
 from psdevise.runtime.local import LocalServer
-from psdevise.runtime.memory import keep_freed, peak_bytes
+from psdevise.runtime.memory import keep_freed, peak_bytes, touched
 from psdevise.runtime.reader import ReadAhead
 from psdevise.runtime.remote import Address, RemoteServer
 from psdevise.runtime.segment import Gradients, SharedMemory, available
@@ -70,6 +70,7 @@ class ShardActor:
         self._shard = Shard(layout, index, optimizer, incarnation, state, lag, memory)
         self._lock = threading.Lock()
         self._update_seconds = 0.0
+        self._held_up_seconds = 0.0
         self._norm, self._normed = 0.0, -NORM_SECONDS
         self._local = None if memory is None else LocalServer(self._shard, memory, self._lock, self._pushed)
         self._remote: RemoteServer | None = None
@@ -122,7 +123,12 @@ class ShardActor:
 
     def save(self, path: str) -> str:
         with self._lock:
-            state = self._shard.snapshot()
+            shapes = self._shard.shapes()
+        room = {name: touched(shape) for name, shape in shapes.items()}  # while the shard goes on
+        with self._lock:
+            begin = time.perf_counter()
+            state = self._shard.snapshot(room)
+            self._held_up_seconds = time.perf_counter() - begin
         return snapshot.write_shard(path, state)
 
     def admit(self, worker: int, incarnation: int) -> None:
@@ -140,6 +146,7 @@ class ShardActor:
             self._norm, self._normed = self._shard.accumulator_norm(), time.monotonic()
         return stats | {
             "update_seconds": self._update_seconds,
+            "held_up_seconds": self._held_up_seconds,  # updates, by the last snapshot
             "accumulator_norm": self._norm,
             "peak_bytes": peak_bytes(),
             "pid": os.getpid(),
@@ -180,7 +187,7 @@ class WorkerActor:
         task.layout = layout
         gradients = Gradients() if available else None
         allocate = plain_memory if gradients is None else gradients.allocate
-        replica = Replica(layout, device, options.local_step == "adagrad", allocate)
+        replica = Replica(layout, device, options.local_step, allocate)
         in_flight = int(options.max_in_flight_mb * 1e6)
         client = Client(layout, replica, self._rank, self._incarnation, options.deadline, in_flight)
         loop = Downpour(task, replica, client, options, key, optimizer.rate, optimizer.eps).run()

@@ -13,6 +13,7 @@ from ray._private import ray_constants
 
 from psdevise.errors import ResourceError
 from psdevise.runtime.job import ClusterOptions
+from psdevise.runtime.memory import tuned_children
 
 _connected = False  # by `connect`, and so to be ended by `disconnect`
 
@@ -53,9 +54,9 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
     # Whether a worker computes on a GPU is decided by what it asked for, not by hiding devices from it; saying so
     # keeps Ray from warning of a default that will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    without_task_events()
+    without_dashboard()
     try:
-        with _on_loopback():
+        with _on_loopback(), tuned_children():
             ray.init(
                 address="local",  # never a cluster that happens to run on this machine
                 num_cpus=cpus,
@@ -75,10 +76,21 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
         ) from e
 
 
-def without_task_events() -> None:
-    """Ray's head keeps a record of each of the last 100,000 calls of actors, for a dashboard that is not there: 14 MB
-    with each run of the embedded default."""
-    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+# What Ray's processes do for a dashboard that is not there: the head's record of each of the last 100,000 calls of
+# actors (14 MB with each run of the embedded default), a look for new log files ten times a second, and figures of each
+# process every five seconds: a hundredth of a core, all the time.
+_FOR_NOBODY = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+
+
+def without_dashboard() -> None:
+    """From now on the processes of a Ray that is started do nothing that only a dashboard would show."""
+    for name, value in _FOR_NOBODY.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager

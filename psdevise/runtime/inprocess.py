@@ -55,7 +55,7 @@ class InProcess:
         for rank, incarnation in enumerate(incarnations.take(job.cluster.num_workers)):
             own = task if rank == 0 else job.build()
             own.layout = layout
-            replica = Replica(layout, accumulators=options.local_step == "adagrad")
+            replica = Replica(layout, local_step=options.local_step)
             in_flight = int(options.max_in_flight_mb * 1e6)
             client = Client(layout, replica, rank, incarnation, options.deadline, in_flight)
             loop = Downpour(own, replica, client, options, key, job.optimizer.rate, job.optimizer.eps)

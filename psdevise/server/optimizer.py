@@ -1,13 +1,4 @@
-"""The update rules of a shard, over its part of the arena and of the tables.
-
-Adagrad (Duchi et al. 2011), one accumulator per parameter, kept here and never on the workers
-(Dean et al. 2012, section 4.1):
-
-    s ← s + g²,    p ← p − rate · g / (√s + eps)
-
-On the arena it is `torch.optim.Adagrad(fused=True)` itself. Any other optimizer of torch.optim works on
-the arena by its name. Adagrad's flaw: its step only ever shrinks, at the speed of the largest gradients.
-"""
+"""The options of a shard's updates, and the update rules of its tables; the arena's are in `dense`."""
 
 from __future__ import annotations
 
@@ -19,8 +10,6 @@ import numpy.typing as npt
 import torch
 
 from psdevise.config import option
-from psdevise.errors import ConfigError
-from psdevise.server.layout import Layout
 from psdevise.server.protocol import Array, Rows
 
 TableRule = Literal["sgd", "sum", "adagrad", "adagrad_row"]
@@ -38,104 +27,6 @@ class OptimizerOptions:
         "update of embedding rows: adagrad (an accumulator per parameter), adagrad_row (one per row),"
         " sgd (p -= rate * g), sum (p -= g: the worker's own displacement is added as it is)",
     )
-
-
-class DenseOptimizer:
-    """A torch optimizer over views of one arena, one parameter group per group of the layout.
-
-    Args:
-        arena: float32 [n], the shard's range; stepped in place.
-        sums: float32 [n], where Adagrad keeps its sums of squares; zero where nothing is stepped.
-
-    Raises:
-        ConfigError: torch.optim has no such class, or it does not take the arguments.
-    """
-
-    def __init__(
-        self, arena: torch.Tensor, sums: torch.Tensor, layout: Layout, shard: int, options: OptimizerOptions
-    ) -> None:
-        self._arena, self._sums = arena, sums
-        self._segments = [s for s in layout.segments(shard) if not layout.groups[s.group].frozen]
-        self._views = [arena[s.start : s.stop].requires_grad_(False) for s in self._segments]
-        self._rates = [options.rate * layout.groups[s.group].rate for s in self._segments]
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [view],
-                "lr": rate,
-                "weight_decay": layout.groups[s.group].weight_decay,
-            }
-            for s, view, rate in zip(self._segments, self._views, self._rates, strict=True)
-        ]
-        self._optimizer = _make(groups, options) if groups else None
-        if self._optimizer is not None and options.name == "adagrad":
-            for segment, view in zip(self._segments, self._views, strict=True):
-                part = sums[segment.start : segment.stop]
-                part.copy_(self._optimizer.state[view]["sum"])
-                self._optimizer.state[view]["sum"] = part
-
-    def step(self, gradient: torch.Tensor, rate: float) -> None:
-        """One update with `gradient` [n] at `rate` times each group's learning rate."""
-        if self._optimizer is None:
-            return
-        for segment, view in zip(self._segments, self._views, strict=True):
-            view.grad = gradient[segment.start : segment.stop]
-        for group, base in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * rate
-        self._optimizer.step()
-        for view in self._views:
-            view.grad = None
-
-    def accumulators(self) -> Array:
-        """Adagrad's sums of squares [n], not copied; zeros where nothing is kept (frozen, another optimizer)."""
-        return self._sums.numpy()
-
-    def state(self) -> tuple[dict[str, Array], dict[str, float]]:
-        """Optimizer state as arrays in the arena's shape, and its scalars (step counts)."""
-        tensors: dict[str, Array] = {}
-        scalars: dict[str, float] = {}
-        if self._optimizer is None:
-            return tensors, scalars
-        for segment, view in zip(self._segments, self._views, strict=True):
-            for key, value in self._optimizer.state[view].items():
-                if not torch.is_tensor(value) or value.dim() == 0:
-                    scalars[key] = max(scalars.get(key, 0.0), float(value))
-                    continue
-                whole = tensors.setdefault(key, np.zeros(self._arena.numel(), np.float32))
-                whole[segment.start : segment.stop] = value.numpy()
-        return tensors, scalars
-
-    def load(self, tensors: dict[str, Array], scalars: dict[str, float]) -> None:
-        if self._optimizer is None or not (tensors or scalars):
-            return
-        for segment, view in zip(self._segments, self._views, strict=True):
-            state = self._optimizer.state[view]
-            for key, value in tensors.items():
-                part = torch.from_numpy(value[segment.start : segment.stop])
-                if key in state and torch.is_tensor(state[key]) and state[key].shape == part.shape:
-                    state[key].copy_(part)
-                else:
-                    state[key] = part.clone()
-            for key, number in scalars.items():
-                state[key] = torch.tensor(number, dtype=torch.float32)
-
-
-def _make(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.optim.Optimizer:
-    if options.name == "adagrad":
-        return torch.optim.Adagrad(
-            groups, initial_accumulator_value=options.initial_accumulator, eps=options.eps, fused=True
-        )
-    known = {n.lower(): c for n, c in vars(torch.optim).items() if isinstance(c, type)}
-    cls = known.get(options.name)
-    if cls is None or cls is torch.optim.Optimizer:
-        raise ConfigError(
-            f"torch.optim has no {options.name!r}",
-            where="optimizer.name",
-            mend=f"known: {', '.join(sorted(known))}",
-        )
-    try:
-        return cls(groups, **options.arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as e:
-        raise ConfigError(str(e), where="optimizer.arguments") from e
 
 
 class TableOptimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,11 +42,14 @@ class Turn(NamedTuple):
 class Gradient:
     """What one shard gets of a push. `dense` is its range of the arena; `rows` maps a table to the row
     numbers on this shard (without repeats: a row's gradients are summed before they are sent) and their
-    values [n, dim]. `examples` that it was computed from: a shard counts what it has applied."""
+    values [n, dim]. `examples` that it was computed from: a shard counts what it has applied. `bound`: no value of
+    `dense` is larger in magnitude, as its sender has found; without one (or with one that is no number) the shard looks
+    at all of them."""
 
     dense: Array | None = None
     rows: dict[str, tuple[Rows, Array]] = field(default_factory=dict)
     examples: int = 0
+    bound: float = inf
 
     @property
     def nbytes(self) -> int:

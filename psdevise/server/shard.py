@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +17,13 @@ import torch
 from psdevise.config import option
 from psdevise.errors import BadGradient, StaleIncarnation, UnknownVersion
 from psdevise.server.check import problem_of
+from psdevise.server.dense import dense_optimizer
 from psdevise.server.held import HeldPushes, mean
 from psdevise.server.layout import Layout
 from psdevise.server.memory import Memory
-from psdevise.server.optimizer import DenseOptimizer, OptimizerOptions, TableOptimizer, all_finite
+from psdevise.server.optimizer import OptimizerOptions, TableOptimizer, all_finite
 from psdevise.server.protocol import Ack, Array, Gradient, Identity, Pulled, Rows, Turn, Version
+from psdevise.server.senders import Answered, Poisoned
 
 # Arrays that come through shared memory are read-only; the optimizer only reads them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -35,24 +37,6 @@ class LagOptions:
     max_lag: int = option(1000, "refuse: updates since the sender's fetch from which on a push is refused", low=0)
 
 
-@dataclass
-class Answered:
-    """The pushes of one worker's incarnation that were answered for good: all below `floor`, and these."""
-
-    incarnation: int
-    floor: int = 0
-    above: set[int] = field(default_factory=set)
-
-    def __contains__(self, sequence: int) -> bool:
-        return sequence < self.floor or sequence in self.above
-
-    def add(self, identity: Identity) -> None:
-        self.above.add(identity.sequence)
-        if identity.floor > self.floor:
-            self.floor = identity.floor
-            self.above = {s for s in self.above if s >= self.floor}
-
-
 @dataclass(frozen=True)
 class ShardState:
     """All that a shard is: arrays by name, and plain data. `answered` maps a worker to
@@ -63,15 +47,6 @@ class ShardState:
     version: Version
     answered: dict[int, tuple[int, int, tuple[int, ...]]]
     examples: int = 0
-
-
-@dataclass
-class Poisoned:
-    """The gradients of one worker's incarnation that were refused: how many, and why the last one was."""
-
-    incarnation: int
-    count: int
-    problem: str
 
 
 class Shard:
@@ -99,14 +74,15 @@ class Shard:
         start, stop = layout.range(index)
         self._memory.begin()
         self._arena = self._memory.zeros(stop - start)
-        sums = self._memory.zeros(stop - start)
+        self._sums = self._memory.zeros(stop - start)
         self._buffers = np.zeros(layout.buffer_size if index == 0 else 0, np.float32)
         self._buffers_of: dict[int, Array] = {}
         self._tables = {
             t.name: TableOptimizer(np.zeros((layout.table_rows(t, index), t.dim), np.float32), optimizer)
             for t in layout.tables
         }
-        self._dense = DenseOptimizer(torch.from_numpy(self._arena), torch.from_numpy(sums), layout, index, optimizer)
+        arena, sums = torch.from_numpy(self._arena), torch.from_numpy(self._sums)
+        self._dense = dense_optimizer(arena, sums, layout, index, optimizer)
         self._answered: dict[int, Answered] = {}
         self._held = HeldPushes()
         self._admitted: dict[int, int] = {}  # worker → incarnation; empty where a host admits nobody by name
@@ -149,7 +125,7 @@ class Shard:
             version=self.version,
             dense=self._arena if fresh else None,
             rows=pulled_rows,
-            accumulators=self._dense.accumulators() if accumulators and fresh else None,
+            accumulators=self._sums if accumulators and fresh else None,
             row_accumulators=row_sums,
             buffers=self._buffers if buffers and self.index == 0 else None,
         )
@@ -236,17 +212,37 @@ class Shard:
 
     # ------------------------------------------------------------------ state
 
-    def snapshot(self) -> ShardState:
-        """A copy of everything; what is held for a turn is its sender's and not part of it."""
-        tensors: dict[str, Array] = {"dense": self._arena.copy(), "buffers": self._buffers.copy()}
+    def snapshot(self, room: dict[str, Array] | None = None) -> ShardState:
+        """A copy of everything; what is held for a turn is its sender's and not part of it.
+
+        Args:
+            room: float32 memory to copy into, by name (`shapes`).
+        """
+        tensors: dict[str, Array] = {}
+        live, scalars = self._live()
+        for name, array in live.items():
+            into = (room or {}).get(name)
+            if into is None or into.shape != array.shape:
+                into = np.empty_like(array)
+            np.copyto(into, array)
+            tensors[name] = into
+        answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
+        return ShardState(tensors, scalars, self.version, answered, self.examples)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays of a snapshot, by name."""
+        return {name: array.shape for name, array in self._live()[0].items()}
+
+    def _live(self) -> tuple[dict[str, Array], dict[str, float]]:
+        """All arrays, not copied, and the optimizer's scalars."""
+        tensors = {"dense": self._arena, "buffers": self._buffers}
         sums, scalars = self._dense.state()
         tensors |= {f"optimizer.{k}": v for k, v in sums.items()}
         for name, table in self._tables.items():
-            tensors[f"table.{name}"] = table.values.copy()
+            tensors[f"table.{name}"] = table.values
             if table.sums is not None:
-                tensors[f"sums.{name}"] = table.sums.copy()
-        answered = {w: (a.incarnation, a.floor, tuple(sorted(a.above))) for w, a in self._answered.items()}
-        return ShardState(tensors, scalars, self.version, answered, self.examples)
+                tensors[f"sums.{name}"] = table.sums
+        return tensors, scalars
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -261,7 +257,7 @@ class Shard:
 
     def accumulator_norm(self) -> float:
         """The Euclidean norm of Adagrad's sums of squares, of the arena and the tables; one pass over them."""
-        sums = [self._dense.accumulators(), *(t.sums for t in self._tables.values() if t.sums is not None)]
+        sums = [self._sums, *(t.sums for t in self._tables.values() if t.sums is not None)]
         return float(np.sqrt(sum(float(np.vdot(s, s)) for s in sums)))
 
     def _load(self, state: ShardState) -> None:

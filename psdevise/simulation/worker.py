@@ -49,7 +49,7 @@ class SimulatedWorker:
         self._task: Task = job.build()
         self._task.layout = self._cluster.layout
         self._count_gradients(self._task)
-        self.replica = Replica(self._cluster.layout, accumulators=job.downpour.local_step == "adagrad")
+        self.replica = Replica(self._cluster.layout, local_step=job.downpour.local_step)
         in_flight = int(job.downpour.max_in_flight_mb * 1e6)
         self.client = Client(
             self._cluster.layout, self.replica, self.rank, self.incarnation, job.downpour.deadline, in_flight

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
@@ -127,6 +128,7 @@ class Client:
         rate: float,
         turn: Turn | None = None,
         pulled_at: Mapping[int, Version] | None = None,
+        bound: float = inf,
     ) -> Effects[None]:
         """Sends a gradient to all shards that it touches; waits only if too many bytes are in flight.
 
@@ -135,6 +137,7 @@ class Client:
                 for good, and until then it must not change. None without one.
             rows: table → (global row ids, gradient [n, dim]).
             pulled_at: the `versions` that the gradient was computed with; those of now by default.
+            bound: of `dense` (`Gradient`).
         """
         parts: dict[int, Gradient] = {}
         dealt: dict[int, dict[str, tuple[Rows, Array]]] = {s: {} for s in range(self._layout.shards)}
@@ -145,7 +148,7 @@ class Client:
         for shard in range(self._layout.shards):
             own = None if dense is None else dense[slice(*self._layout.range(shard))]
             if dealt[shard] or turn is not None or (own is not None and own.size):
-                parts[shard] = Gradient(own, dealt[shard], examples)
+                parts[shard] = Gradient(own, dealt[shard], examples, bound)
         known = self.versions if pulled_at is None else pulled_at
         versions = {s: known[s] for s in parts}
         pending = Pending(self._sequence, parts, versions, rate, turn, examples, dense, whole=dict(parts))

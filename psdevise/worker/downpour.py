@@ -31,7 +31,7 @@ from psdevise.server.protocol import Array, Rows, Turn, Version
 from psdevise.worker.client import Client, Fetching
 from psdevise.worker.effects import Ask, Effects, NextBatch, Open, Pause, Replaced, Report
 from psdevise.worker.local_step import LocalStep
-from psdevise.worker.replica import Replica
+from psdevise.worker.replica import LocalSteps, Replica
 from psdevise.worker.task import Task, generator, unique_rows
 
 WAIT_SECONDS = 0.005
@@ -41,7 +41,7 @@ WAIT_SECONDS = 0.005
 class DownpourOptions:
     n_fetch: int = option(1, "steps between two fetches of the parameters", low=1)
     n_push: int = option(1, "steps whose gradients are summed into one push", low=1)
-    local_step: Literal["none", "sgd", "adagrad"] = option(
+    local_step: LocalSteps = option(
         "none",
         "how the replica steps between fetches: none (n_fetch = 1 only), sgd at local_rate, or adagrad"
         " with accumulators that come with the parameters",
@@ -104,7 +104,6 @@ class Downpour:
     ) -> None:
         self._task, self._replica, self._client, self._options = task, replica, client, options
         self._key = key
-        replica.keeps_own = options.local_step != "none"
         self._local_step = LocalStep(replica, options.local_rate if options.local_step == "sgd" else rate, eps)
         self._accrued_rows: list[dict[str, tuple[Rows, Array]]] = []
         self._accrued_examples = 0
@@ -139,6 +138,8 @@ class Downpour:
                     fetching = yield from client.start_fetch(task.rows(item.batch))
                 yield from client.finish_fetch(fetching)
                 fetching = None
+            if options.local_step != "none":
+                self._local_step(task.schedule(self._progress(item)))
             upcoming = (yield from self._next(wait=False)) if ahead else None
             if upcoming is not None and ((step + 1) % options.n_fetch == 0 or task.layout.tables):
                 fetching = yield from client.start_fetch(task.rows(upcoming.batch))
@@ -155,6 +156,8 @@ class Downpour:
                 fetching = None
             step += 1
             if step % options.n_push == 0 or item.last:
+                if options.local_step != "none" and options.bound is None and step % options.n_fetch:
+                    self._local_step.keep(task.schedule(progress))
                 yield from self._push(progress, pulled_at, turn)
                 if options.bound is not None:
                     yield from client.arrived()
@@ -209,14 +212,12 @@ class Downpour:
     # ------------------------------------------------------------------ compute
 
     def _compute(self, item: Item, progress: float) -> dict[str, float]:
-        replica, options = self._replica, self._options
+        replica = self._replica
         rng = generator(*self._key, item.slice.epoch, item.slice.number, item.position, 1)
         replica.open_gradient()
         rows, figures = self._task.gradient(replica, item.batch, rng, progress)
         if not np.isfinite(figures.get("loss", 0.0)):
             raise Diverged("the loss is not finite", mend="lower the learning rate, or raise initial_accumulator")
-        if options.local_step != "none":
-            self._local_step(self._task.schedule(progress))
         replica.close_gradient()
         if rows:
             self._accrued_rows.append(rows)
@@ -240,10 +241,10 @@ class Downpour:
             for name, (ids, values) in more.items():
                 old_ids, old = rows.get(name, (ids[:0], values[:0]))
                 rows = rows | {name: unique_rows(np.concatenate([old_ids, ids]), np.concatenate([old, values]))}
-        dense = self._replica.take_gradient()
+        bound, dense = self._replica.bound, self._replica.take_gradient()
         examples, self._accrued_examples = self._accrued_examples, 0
         self._accrued_rows = []
-        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn, pulled_at)
+        yield from self._client.push(dense, rows, examples, self._task.schedule(progress), turn, pulled_at, bound)
 
     def _collect(self, wait: bool) -> Effects[None]:
         """Takes in answers, and finishes the slices whose pushes were all answered for good."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
-from torch.optim.adagrad import adagrad
 
 from psdevise.worker.replica import Replica
 
 
 class LocalStep:
-    """One step with the gradient of one mini-batch, at the rates of the layout's groups:
+    """Where the replica stands by itself: the parameters that it fetched, stepped once by all that it has accrued since
+    its last push,
 
-        sgd:      p ← p − rate · g
-        adagrad:  s ← s + g²,  p ← p − rate · g / (√s + eps)
+        sgd:      p = p₀ − rate · Σg
+        adagrad:  p = p₀ − rate · Σg / (√(s₀ + (Σg)²) + eps)
 
-    with the accumulators s that came with the parameters, as the shard itself would step. One pass over the
-    parameters, in the module's own gradients; frozen groups do not move.
+    with the accumulators s₀ that came with p₀: what the shard itself will do with that push. So no gradient of a single
+    step has to be kept apart from the sum. At the rates of the layout's groups; frozen groups do not move.
 
     Args:
         rate: the shards' base rate for adagrad, the replica's own for sgd.
@@ -25,28 +27,39 @@ class LocalStep:
     def __init__(self, replica: Replica, rate: float, eps: float) -> None:
         self._replica, self._rate, self._eps = replica, rate, eps
         layout = replica.layout
-        self._parts = [p for p in layout.dense if not layout.groups[p.group].frozen]
-        self._fused = replica.device.type == "cpu"  # torch has no fused Adagrad for other devices
-        self._steps = {p.name: torch.zeros(()) for p in self._parts}
+        shares = {name: 0.0 if group.frozen else group.rate for name, group in layout.groups.items()}
+        runs = replace(layout, shards=1).segments(0)
+        if replica.accumulators is not None and replica.device.type == "cpu":
+            from psdevise.worker.local_kernel import adagrad  # a compiler: a second and 35 MB, only where it is needed
+
+            self._kernel = adagrad
+        self._runs = [(slice(run.start, run.stop), shares[run.group]) for run in runs]
 
     def __call__(self, schedule: float) -> None:
-        """With `schedule` times the rate."""
-        replica, layout = self._replica, self._replica.layout
-        reached = [(p, g) for p in self._parts if (g := replica.own_gradient(p)) is not None]
-        for group in {p.group for p, _ in reached}:
-            rate = self._rate * schedule * layout.groups[group].rate
-            members = [(p, g) for p, g in reached if p.group == group]
-            gradients = [g for _, g in members]
-            parameters = [self._view(replica.arena, p.name, g) for p, g in members]
-            if replica.accumulators is None:
-                torch._foreach_add_(parameters, gradients, alpha=-rate)
-                continue
-            sums = [self._view(replica.accumulators, p.name, g) for p, g in members]
-            steps = [self._steps[p.name] for p, _ in members]
-            adagrad(
-                parameters, gradients, sums, steps, fused=self._fused, foreach=not self._fused,
-                lr=rate, weight_decay=0.0, lr_decay=0.0, eps=self._eps, maximize=False,
-            )  # fmt: skip
+        """At `schedule` times the rate. Where nothing is accrued the replica stands where it was fetched."""
+        replica, accrued = self._replica, self._replica.accrued
+        if accrued is None:
+            replica.stand(replica.fetched)
+            return
+        for part, share in self._runs:
+            self._step(replica.stepped[part], part, accrued[part], self._rate * schedule * share)
+        replica.stand(replica.stepped)
 
-    def _view(self, arena: Tensor, name: str, like: Tensor) -> Tensor:
-        return arena[slice(*self._replica.layout.offsets[name])].view(like.shape)
+    def keep(self, schedule: float) -> None:
+        """Before a push that no fetch follows: what is pushed stays in the replica, which goes on from there."""
+        self(schedule)
+        replica, accrued = self._replica, self._replica.accrued
+        if accrued is not None:
+            replica.fetched.copy_(replica.stepped)
+            if replica.accumulators is not None:
+                replica.accumulators.addcmul_(accrued, accrued)
+
+    def _step(self, into: Tensor, part: slice, gradient: Tensor, rate: float) -> None:
+        fetched, sums = self._replica.fetched[part], self._replica.accumulators
+        if sums is None or not rate:
+            torch.sub(fetched, gradient, alpha=rate, out=into)
+        elif into.device.type == "cpu":
+            self._kernel(into.numpy(), fetched.numpy(), gradient.numpy(), sums[part].numpy(), rate, self._eps)
+        else:
+            scale = torch.addcmul(sums[part], gradient, gradient).sqrt_().add_(self._eps)
+            torch.addcdiv(fetched, gradient, scale, value=-rate, out=into)

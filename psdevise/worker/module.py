@@ -87,7 +87,8 @@ class ModuleTask:
         half = self._precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16) if half else nullcontext():
             loss, figures = self._loss(self.module, batch, rng)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with replica.taking():
+            loss.backward()  # type: ignore[no-untyped-call]
         return {}, figures
 
     def schedule(self, progress: float) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import inf, prod, sqrt
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +14,9 @@ from torch import Tensor, nn
 
 from psdevise.server.layout import Dense, Layout
 from psdevise.server.protocol import Array, Landing, Pulled, Rows
+from psdevise.worker.linear import bring_gradient
+
+LocalSteps = Literal["none", "sgd", "adagrad"]
 
 
 def plain_memory(n: int) -> Array:
@@ -19,58 +26,81 @@ def plain_memory(n: int) -> Array:
 class Replica:
     """
     Args:
+        local_step: whether, and how, it steps by itself between fetches: `adagrad` with the shards' sums of squares,
+            which then come with the parameters.
         allocate: float32 [n] in host memory for gradients on their way; a host may give memory that the shards
             of this machine can read.
 
     Attributes:
-        arena: float32 [size] on `device`; `bind` makes a module's parameters views of it.
-        gradient: float32 [size] on `device`. A bound module's backward adds to it what it finds, all steps of a
-            push; another task fills it anew in each step. On the CPU it is the very memory that will be pushed.
-        accumulators: the shards' sums of squares [size], only where local Adagrad steps need them.
+        fetched: float32 [size] on `device`: the parameters that came last.
+        stepped: the replica's own steps from there [size], if it makes any.
+        arena: of these two the one to compute with (`stand`); a bound module's parameters are views of it.
+        gradient: float32 [size] on `device`. What is taken of a bound module's backward is added to it, all steps of
+            a push; another task fills it anew in each step. On the CPU it is the very memory that will be pushed.
+        accumulators: the shards' sums of squares [size] that came with `fetched`.
+        bound: no value of what is accrued is larger in magnitude; infinite where that was not looked at, and no number
+            where the gradient is none.
         tables: table → float32 [rows, dim] in host memory, current only in the rows last fetched.
         buffers: float32 [buffer_size] on `device`.
-        keeps_own: whether a bound module's gradient of one step is there until `close_gradient`, for local steps.
     """
 
     def __init__(
         self,
         layout: Layout,
         device: str = "cpu",
-        accumulators: bool = False,
+        local_step: LocalSteps = "none",
         allocate: Callable[[int], Array] = plain_memory,
     ) -> None:
         self.layout, self.device = layout, torch.device(device)
-        self.arena = torch.zeros(layout.size, device=self.device)
+        self.fetched = self.arena = torch.zeros(layout.size, device=self.device)
+        self.stepped = torch.zeros(layout.size if local_step != "none" else 0, device=self.device)
         self.gradient = torch.zeros(layout.size if device != "cpu" else 0, device=self.device)
-        self.accumulators = torch.zeros(layout.size, device=self.device) if accumulators else None
+        self.accumulators = torch.zeros(layout.size, device=self.device) if local_step == "adagrad" else None
         self.buffers = torch.zeros(layout.buffer_size, device=self.device)
-        self.keeps_own = False
         self.tables: dict[str, Array] = {t.name: np.zeros((t.rows, t.dim), np.float32) for t in layout.tables}
+        self.bound = 0.0
         self._allocate = allocate
         self._free: list[Array] = []
         self._open: Array | None = None  # what `gradient` lies in, on the CPU
         self._sum: Array | None = None  # of the steps since the last push, of a task without a module
         self._begun = False
-        self._missing: set[str] = set()
+        self._missing: set[str] = set()  # parameters whose places hold nothing of the steps since the last push
+        self._taking = False
         self._parameters: dict[str, nn.Parameter] = {}  # of the bound module
 
     # ------------------------------------------------------------------ parameters
 
     def bind(self, module: nn.Module) -> None:
-        """Points the module's parameters and float buffers at the arenas; from now on a backward brings each
-        parameter's gradient to its place in `gradient`, as soon as it is there, and lets its own memory go."""
+        """Points the module's parameters and float buffers at the arenas; from now on a backward inside `taking` brings
+        each parameter's gradient to its place in `gradient`, as soon as it is there, and lets its own memory go."""
         module.to(self.device)
         parameters = dict(module.named_parameters())
+        self._parameters = {part.name: parameters[part.name] for part in self.layout.dense}
+        self._point()
         for part in self.layout.dense:
-            start, stop = self.layout.offsets[part.name]
-            parameter = self._parameters[part.name] = parameters[part.name]
-            parameter.data = self.arena[start:stop].view(part.shape)
+            parameter = parameters[part.name]
             parameter.grad = None
-            parameter.register_post_accumulate_grad_hook(self._keeper(part))  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(partial(self._keep, part))  # type: ignore[no-untyped-call]
         buffers = dict(module.named_buffers())
         for part in self.layout.buffers:
             start, stop = self.layout.buffer_offsets[part.name]
             buffers[part.name].data = self.buffers[start:stop].view(part.shape)
+        parts = {id(self._parameters[part.name]): part for part in self.layout.dense}
+        for layer in module.modules():
+            if type(layer) is nn.Linear and id(layer.weight) in parts:
+                bring_gradient(layer, _Place(self, parts[id(layer.weight)]))
+
+    def stand(self, on: Tensor) -> None:
+        """From now on computes with `fetched` or `stepped`."""
+        if on is not self.arena:
+            self.arena = on
+            self._point()
+
+    def _point(self) -> None:
+        for part in self.layout.dense:
+            if part.name in self._parameters:
+                place = self.arena[slice(*self.layout.offsets[part.name])]
+                self._parameters[part.name].data = place.view(part.shape)
 
     def landing(self, shard: int) -> Landing | None:
         """Where a pull from `shard` may be copied to at once; None on a GPU."""
@@ -78,14 +108,14 @@ class Replica:
             return None
         part = slice(*self.layout.range(shard))
         sums = None if self.accumulators is None else self.accumulators[part].numpy()
-        return Landing(self.arena[part].numpy(), sums)
+        return Landing(self.fetched[part].numpy(), sums)
 
     def install(self, shard: int, pulled: Pulled, rows: dict[str, Rows], landed: bool = False) -> None:
         """Copies what one shard sent: its range if it moved and has not `landed` in its place already, and
         `rows` (global ids) of the tables."""
         start, stop = self.layout.range(shard)
         if pulled.dense is not None and stop > start and not landed:
-            self.arena[start:stop].copy_(torch.from_numpy(pulled.dense))
+            self.fetched[start:stop].copy_(torch.from_numpy(pulled.dense))
             if self.accumulators is not None and pulled.accumulators is not None:
                 self.accumulators[start:stop].copy_(torch.from_numpy(pulled.accumulators))
         for name, ids in rows.items():
@@ -100,22 +130,26 @@ class Replica:
         if self._parameters and self._begun:
             return  # since the last push
         self._begun = True
+        self.bound = 0.0 if self._parameters and self.device.type == "cpu" else inf
         self._missing = set(self._parameters)
         if self.device.type == "cpu" and self.layout.size:
             self._open = self._take()
             self.gradient = torch.from_numpy(self._open)
 
-    def own_gradient(self, part: Dense) -> Tensor | None:
-        """Until `close_gradient`: what this step alone found for a parameter, in its shape; None where the loss did
-        not reach it. Of a bound module only with `keeps_own`."""
-        if self._parameters:
-            return self._parameters[part.name].grad
-        return self.gradient[slice(*self.layout.offsets[part.name])].view(part.shape)
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """A bound module's backward in here is the step's own."""
+        self._taking = True
+        try:
+            yield
+        finally:
+            self._taking = False
 
     def close_gradient(self) -> None:
         """After a step."""
-        for parameter in self._parameters.values():
-            parameter.grad = None
+        for name in self._missing:  # parameters that the loss has not reached yet
+            self.gradient[slice(*self.layout.offsets[name])].zero_()
+        self._missing = set()
         if self._parameters or not self.layout.size:
             return
         step = self._on_host() if self._open is None else self._open
@@ -126,15 +160,19 @@ class Replica:
             self._sum += step
             self.give_back(step)
 
+    @property
+    def accrued(self) -> Tensor | None:
+        """Between steps: the sum of the steps since the last push [size]; None if there was none."""
+        if self._parameters:
+            return self.gradient if self._begun else None
+        return None if self._sum is None else torch.from_numpy(self._sum).to(self.device)
+
     def take_gradient(self) -> Array | None:
         """The sum of the steps since the last push [size] in host memory, the caller's until `give_back`; None without
         a dense part."""
         self._begun = False
         if not self.layout.size:
             return None
-        for name in self._missing:  # parameters that the loss did not reach
-            start, stop = self.layout.offsets[name]
-            self.gradient[start:stop].zero_()
         taken = self._open if self._parameters else self._sum
         self._open = self._sum = None
         return self._on_host() if taken is None else taken
@@ -150,21 +188,41 @@ class Replica:
     def _take(self) -> Array:
         return self._free.pop() if self._free else self._allocate(self.layout.size)
 
-    def _keeper(self, part: Dense) -> Callable[[Tensor], None]:
-        start, stop = self.layout.offsets[part.name]
+    def _keep(self, part: Dense, parameter: Tensor) -> None:
+        if not self._taking or parameter.grad is None:  # None: it is where it belongs already (`linear`)
+            return
+        place, holds_a_sum = self._place(part)
+        self._add_to_bound(parameter.grad)
+        if holds_a_sum:
+            place.add_(parameter.grad)
+        else:
+            place.copy_(parameter.grad)
+        parameter.grad = None
 
-        def keep(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            place = self.gradient[start:stop].view(part.shape)
-            if part.name in self._missing:
-                place.copy_(parameter.grad)
-                self._missing.discard(part.name)
-            else:
-                place.add_(parameter.grad)
-            if not self.keeps_own:
-                parameter.grad = None
+    def _add_to_bound(self, *factors: Tensor) -> None:
+        """Something was accrued: an array, or a product of two matrices; no value of it is larger than the product of
+        their norms (Cauchy and Schwarz)."""
+        if self.bound < inf:
+            self.bound += sqrt(prod(float(torch.dot(flat := f.reshape(-1), flat)) for f in factors))
 
-        return keep
+    def _place(self, part: Dense) -> tuple[Tensor, bool]:
+        """Where a parameter's gradient goes, and whether something of it is there; from now on there is."""
+        holds_a_sum = part.name not in self._missing
+        self._missing.discard(part.name)
+        return self.gradient[slice(*self.layout.offsets[part.name])].view(part.shape), holds_a_sum
+
+
+class _Place:
+    """That of one linear layer's weight (`linear.Place`)."""
+
+    def __init__(self, replica: Replica, part: Dense) -> None:
+        self._replica, self._part = replica, part
+
+    def take(self, of_outputs: Tensor, inputs: Tensor) -> tuple[Tensor, bool] | None:
+        if not self._replica._taking:
+            return None
+        self._replica._add_to_bound(of_outputs, inputs)
+        return self._replica._place(self._part)
 
 
 def named_layout(

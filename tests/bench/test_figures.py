@@ -130,7 +130,7 @@ def test_levels_leave_out_the_base_and_tell_training_from_snapshots() -> None:
     steps = [float(i) for i in range(101)]
     steps[51:] = [s + 0.5 for s in steps[51:]]  # one step, in the snapshot, took half a second longer
     size = 2_000_000
-    samples = memory.Samples(snapshots=[(50.1, 51.2)], steps=steps, driver_before=500)
+    samples = memory.Samples(snapshots=[(50.1, 51.2)], held_up={0.02, 0.03, 0.04}, steps=steps, driver_before=500)
     for role, base in (("server", 1000), ("worker", 1000), ("driver", 500)):
         samples.pss[role] = [(t, base + (5 if 50.1 <= t <= 51.2 else 3) * size) for t in np.arange(0, 100, 0.25)]
     samples.store = [(t, size) for t in np.arange(0, 100, 0.25)]
@@ -139,7 +139,8 @@ def test_levels_leave_out_the_base_and_tell_training_from_snapshots() -> None:
         assert rows[role, "memory_training"].value == pytest.approx(3)
         assert rows[role, "memory_snapshot"].value == pytest.approx(5)
     assert rows["object_store", "memory_training"].value == pytest.approx(1)
-    assert rows["server", "update_pause"].value == pytest.approx(500)
+    assert rows["server", "update_pause"].value == pytest.approx(30)
+    assert rows["worker", "longest_step_beyond_median"].value == pytest.approx(500)
     samples.snapshots = []
     with pytest.raises(BenchmarkFailed, match="no snapshot"):
         memory.levels(memory.Plan(2.0, 0, 0.0), samples, 1000)

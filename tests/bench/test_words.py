@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psdevise.bench import word_sizes, words
+from psdevise.bench import judged, word_sizes, words
 from psdevise.bench.table import Context, check
 from psdevise.errors import BenchmarkFailed, ConfigError
+from psdevise.evaluation.words import similarity
+from psdevise.labels.vectors import WordVectors
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_the_slice_has_so_many_words_in_short_lines(text: str, tmp_path: Path) -
 def test_speed_and_quality_on_a_tiny_text(text: str, tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     rows = words.run(Context(text=text, on_progress=lambda *p: seen.append(p)))
-    rows += words._quality(words.prepare(text, None, str(tmp_path), 0), words.pair_sets(), (2,), lambda what: None)
+    rows += words._quality(
+        words.prepare(text, None, str(tmp_path), 0), words.pair_sets(), (2,), lambda what: None, print
+    )
     check(rows)
     found = {(row.case, row.system, row.metric): row for row in rows}
     case = "8d w2 W=2"
@@ -74,6 +78,23 @@ def test_sizes_have_speed_and_quality_each(text: str, monkeypatch: pytest.Monkey
     rows = word_sizes.run(Context(text=text))
     assert [row.case.split("d ")[0] for row in rows if row.metric == "words_per_second"] == ["4", "16"]
     assert {row.metric for row in rows} == {"words_per_second", "wordsim353_spearman", "men_spearman"}
+
+
+def test_a_spearman_that_cannot_be_computed_is_noted_and_no_row() -> None:
+    rng = np.random.default_rng(0)
+    known = [WordVectors(tuple("abcdef"), rng.standard_normal((6, 3)).astype(np.float32)) for _ in range(2)]
+    lacking = [known[0], WordVectors(("a", "b"), np.eye(2, dtype=np.float32))]
+    pairs = {"men": [("a", "b", 1.0), ("c", "d", 3.0), ("e", "f", 2.0)]}
+    notes: list[str] = []
+    rows = judged.rows({"gensim": lacking, "psdevise W=2": known}, pairs, "quality", notes.append)
+    assert [(row.system, row.reference, row.ratio) for row in rows] == [("psdevise W=2", "", None)]
+    assert rows[0].value == np.mean([similarity(v, pairs["men"]).value for v in known])
+    assert notes == ["quality, gensim: men: no Spearman; both words of 1 of 3 pairs have vectors"]
+    rows = judged.rows({"gensim": known, "psdevise W=2": known}, pairs, "quality", notes.append)
+    assert [(row.system, row.reference, row.ratio) for row in rows] == [
+        ("gensim", "gensim", 1.0),
+        ("psdevise W=2", "gensim", 1.0),
+    ]
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import psutil
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
-from psdevise.runtime.cluster import without_task_events
+from psdevise.runtime.cluster import without_dashboard
 
 
 class OwnCluster:
@@ -21,7 +21,7 @@ class OwnCluster:
         self._nodes, self._cpus = nodes, cpus
 
     def __enter__(self) -> OwnCluster:
-        without_task_events()
+        without_dashboard()
         options = {"num_cpus": 0 if self._nodes else self._cpus, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=options)
         for _ in range(self._nodes):

@@ -92,6 +92,16 @@ def test_evaluate_prints_the_table_or_the_json(run_folder: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out) == json.loads((run_folder / "results.json").read_text())
 
 
+def test_evaluating_a_run_of_words_alone_points_to_what_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("data: {text: text.txt}")
+    said = " ".join(output(capsys, "evaluate", str(tmp_path), code=1).split())
+    assert "word vectors alone" in said
+    assert "psdevise evaluate words" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"], "nothing is trained"
+
+
 def test_a_run_is_evaluated_where_it_lies_now(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ import yaml
 import psdevise
 from psdevise import config
 from psdevise.orchestrator.options import MonitorOptions, RunOptions
+from psdevise.runtime.memory import FOR_TRAINING, TUNABLES
 
 CRDS = os.environ.get("PSDEVISE_CRDS")  # a folder of published CRDs, which are not in this repository
 ROOT = Path(__file__).parents[2]
@@ -151,6 +152,9 @@ def test_the_cuda_image_has_the_same_steps_and_checks_for_cuda() -> None:
         lines = [[line for line in text.splitlines() if line.startswith(word)] for text in (plain, cuda)]
         assert lines[0] == lines[1], word
     assert "torch.version.cuda" in cuda
+    assert f"ENV {TUNABLES}={FOR_TRAINING}\n" in plain
+    assert f"ENV {TUNABLES}={FOR_TRAINING}\n" in cuda
+    assert f"{TUNABLES}={FOR_TRAINING}\n" in (ROOT / "docs/operations.md").read_text()
     ignored = [(ROOT / f"docker/{name}.dockerignore").read_text() for name in ("Dockerfile", "Dockerfile.cuda")]
     assert ignored[0] == ignored[1]
 

@@ -181,8 +181,8 @@ def test_vectors_of_a_folder_that_is_no_run_name_the_mend(
     command = ["compare", "cifar100", "--data", str(data), "--out", str(tmp_path / "out")]
     assert exit_code([*command, "--vectors", str(tmp_path / "folder")]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "a folder, but no run's" in said
-    assert "give a run's folder, or a file in word2vec, GloVe or Parquet form" in said
+    assert "a folder is no file of vectors" in said
+    assert "its folder is the one that holds run.json" in said
 
 
 def test_the_help_names_every_system(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,35 +32,41 @@ def test_a_tokeniser_that_is_none_is_refused(name: str) -> None:
         tokenizer.load(name)
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".gz", ".bz2", ".xz", ".zst"])
-def test_every_compression_gives_the_same_lines(tmp_path: Path, suffix: str) -> None:
-    data = "\n".join(LINES).encode()
-    compress = {
-        ".txt": bytes,
-        ".gz": gzip.compress,
-        ".bz2": bz2.compress,
-        ".xz": lzma.compress,
-        ".zst": zstandard.ZstdCompressor().compress,
-    }[suffix]
-    path = tmp_path / f"text{suffix}"
-    path.write_bytes(compress(data))
-    assert list(text.lines(str(path))) == [line for line in LINES if line]
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_a_truncated_file_is_an_error_not_a_short_text(tmp_path: Path, suffix: str) -> None:
-    data = ("some words that do not repeat " * 50 + str(np.random.default_rng(0).random(5000).tolist())).encode()
-    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
-    path = tmp_path / f"text{suffix}"
-    path.write_bytes(compress(data)[:-400])
-    with pytest.raises(DataError, match="cut off"):
-        list(text.lines(str(path)))
-
-
 def test_bytes_that_are_no_utf8_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_bytes(b"good \xff\xfe words")
     assert tokenizer.words(next(text.lines(str(path)))) == ["good", "words"]
+
+
+@pytest.mark.parametrize("data", ["a text\nof two lines".encode("utf-16"), b"\x1f\x8b\x08\x00\x00"])
+def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(text.lines(str(tmp_path / "text.txt")))
+
+
+def test_lines_of_a_word_each_are_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("word\nother\n" * 5)
+    for _ in range(2):  # the second time its words are counted already
+        with pytest.raises(DataError, match="no line holds two words"):
+            prepare_text.prepare(str(tmp_path / "text.txt"), str(tmp_path / "out"), ONE, [], None, 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n \n", b"?!\n..."])
+@pytest.mark.parametrize("phrases", [False, True])
+def test_a_text_without_a_word_is_said_to_be_empty(tmp_path: Path, data: bytes, phrases: bool) -> None:
+    (tmp_path / "text.txt").write_bytes(data)
+    with pytest.raises(DataError, match="empty"):
+        counting.count(Text(str(tmp_path / "text.txt")), VocabularyOptions(phrases=phrases, processes=1))
+
+
+def test_rare_words_and_a_nameless_column_are_told_with_both_ways_to_mend_them(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c\n")
+    with pytest.raises(DataError, match=r"no word occurs 5 times\n.*vocabulary\.min_count, or --min-count"):
+        counting.count(Text(str(tmp_path / "text.txt")), VocabularyOptions(processes=1))
+    (tmp_path / "t.csv").write_text("body\nwords\n")
+    with pytest.raises(DataError, match=r"data\.text_column, or --column"):
+        list(text.lines(str(tmp_path / "t.csv")))
 
 
 def test_a_tables_column(tmp_path: Path) -> None:
@@ -78,13 +80,29 @@ def test_a_tables_column(tmp_path: Path) -> None:
         list(text.lines(str(tmp_path / "t.csv"), "text"))
 
 
-def test_a_wikipedia_dump_through_gensim(tmp_path: Path) -> None:
-    body = "The '''pickup''' [[truck]] is old."
-    page = f"<page><title>T</title><ns>0</ns><id>1</id><revision><text>{body}</text></revision></page>"
-    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{page}</mediawiki>'
-    path = tmp_path / "wiki-pages-articles.xml.bz2"
-    path.write_bytes(bz2.compress(xml.encode()))
-    assert [tokenizer.words(line) for line in text.lines(str(path))] == [["the", "pickup", "truck", "is", "old"]]
+def test_a_column_of_categories_is_text_if_they_are(tmp_path: Path) -> None:
+    words = pa.array(["one line", None, "another", "one line"]).dictionary_encode()
+    numbers = pa.array([7, 8, 9, 7]).dictionary_encode()
+    pq.write_table(pa.table({"body": words, "number": numbers}), tmp_path / "t.parquet")
+    assert list(text.lines(str(tmp_path / "t.parquet"), "body")) == ["one line", "another", "one line"]
+    with pytest.raises(DataError, match="holds int64, not text"):
+        list(text.lines(str(tmp_path / "t.parquet"), "number"))
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 7, 20, 1000])
+def test_a_text_that_is_one_line_is_read_in_parts_that_cut_no_word(
+    tmp_path: Path, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "LONGEST_LINE", longest)
+    path = tmp_path / "text8"
+    path.write_text(" one two  three\nfour five six \n\nseven")
+    found = list(text.lines(str(path)))
+    assert all(found)
+    if longest < 7:  # a word longer than that is cut
+        assert "".join(found).replace(" ", "") == "onetwothreefourfivesixseven"
+    else:
+        assert " ".join(found).split() == ["one", "two", "three", "four", "five", "six", "seven"]
+    assert max(map(len, found)) <= 2 * longest
 
 
 @given(
@@ -239,23 +257,6 @@ def test_the_cap_keeps_labels_and_then_the_most_frequent(
     rest = [counts[t] for t in terms if t not in labels]
     assert not left_out or not rest or max(counts[t] for t in left_out) <= min(rest)
     assert not left_out or len(terms) >= cap
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_dump_is_cleaned_where_it_is_counted(tmp_path: Path, processes: int) -> None:
-    pages = "".join(
-        f"<page><title>T{i}</title><ns>{ns}</ns><id>{i}</id><revision><text>'''Pickup''' [[truck]]s {i}</text>"
-        "</revision></page>"
-        for i, ns in enumerate([0, 0, 4, 0])
-    )
-    path = tmp_path / "wiki-pages-articles.xml"
-    path.write_text(f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>')
-    source = Text(str(path))
-    found = counting.count(source, VocabularyOptions(min_count=2, processes=processes))
-    assert dict(zip(found.terms, found.counts.tolist(), strict=True)) == {"pickup": 3, "trucks": 3}
-    path.write_text(path.read_text()[:-60])
-    with pytest.raises(DataError, match="XML"):
-        list(text.lines(str(path)))
 
 
 def test_progress_counts_the_words_of_all_passes(tmp_path: Path) -> None:

@@ -167,6 +167,19 @@ def test_glove_text_has_no_header_and_opens_in_gensim(tmp_path: Path, vectors: W
     np.testing.assert_array_equal(found.vectors, vectors.matrix)
 
 
+def test_foreign_vectors_may_know_capitals(tmp_path: Path) -> None:
+    terms = ("german shepherd", "German shepherd", "Paris", "tiger")
+    WordVectors(terms, np.eye(4, dtype=np.float32)).save(str(tmp_path / "v.bin"))
+    (tmp_path / "l.txt").write_text("German shepherd\nParis\nTiger\n")
+    arguments = [str(tmp_path / "v.bin"), str(tmp_path / "l.parquet"), "--labels", str(tmp_path / "l.txt")]
+    CliRunner().invoke(data, ["vectors", *arguments, "--fallback", "stop"], catch_exceptions=False)
+    np.testing.assert_array_equal(load(str(tmp_path / "l.parquet")).matrix, np.eye(4)[1:])
+    asked = ["words", str(tmp_path / "v.bin"), "--labels", str(tmp_path / "l.txt"), "--neighbors", "Paris", "--json"]
+    found = json.loads(CliRunner().invoke(evaluate, asked, catch_exceptions=False).output)
+    assert len(found["neighbors"]["Paris"]) == 3
+    assert all(row["first"] for row in found["coverage"][str(tmp_path / "l.txt")])
+
+
 def test_foreign_vectors_under_the_names_of_labels(tmp_path: Path, vectors: WordVectors) -> None:
     vectors.save(str(tmp_path / "v.txt"))
     (tmp_path / "l.tsv").write_text("label\tterms\nfirst\tw3\nboth\tw4 w5\n")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from gensim.models import KeyedVectors
 
+from psdevise.cli.vectors import open_vectors
 from psdevise.errors import DataError
 from psdevise.labels import vectors
 from psdevise.labels.vectors import WordVectors
@@ -86,6 +92,7 @@ def test_broken_parquet_vectors_are_named(tmp_path: Path, column: list[object], 
         ("cat 1 2\ncat 3 4\n", "'cat' stands here twice"),
         ("cat 1 nan\n", "'cat' is not finite"),
         ("", "no vectors"),
+        ("cat\t1\t2\n", "line 1 is not a term and numbers parted by spaces"),
     ],
 )
 def test_broken_vector_files_are_named(tmp_path: Path, text: str, problem: str) -> None:
@@ -105,4 +112,64 @@ def test_a_truncated_binary_file_is_named(tmp_path: Path) -> None:
         vectors.load(str(path))
     path.write_bytes(b"a 1 2\nb 3 4\n")
     with pytest.raises(DataError, match="no word2vec header"):
+        vectors.load(str(path))
+    for name in ("v.zip", "v.parquet.gz"):
+        with pytest.raises(DataError, match="decompress it"):
+            vectors.load(str(tmp_path / name))
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("form", ["v.bin", "v.txt", "v.glove.txt"])
+def test_compressed_vectors_are_those_of_the_file(tmp_path: Path, form: str, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((100, 7)).astype(np.float32)
+    before = WordVectors(tuple(f"pickup {i}" for i in range(100)), matrix)
+    before.save(str(tmp_path / form))
+    packed = COMPRESS[suffix]((tmp_path / form).read_bytes())
+    path = tmp_path / f"{form}{suffix}"
+    path.write_bytes(packed)
+    found = vectors.load(str(path))
+    assert found.terms == before.terms
+    np.testing.assert_array_equal(found.matrix, before.matrix)
+    for broken in (packed[:-4], packed[:-400], (tmp_path / form).read_bytes()):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match="cut off"):
+            vectors.load(str(path))
+
+
+def test_a_compressed_files_header_makes_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "v.bin.gz"
+    path.write_bytes(gzip.compress(b"999999999999 500\na " + bytes(2000)))
+    with pytest.raises(DataError, match="cut off: 1 of 999999999999"):
+        vectors.load(str(path))
+    path.write_bytes(gzip.compress(b"2 999999999999\na " + bytes(2000)))
+    with pytest.raises(DataError, match="vectors of 999999999999 dimensions"):
+        vectors.load(str(path))
+
+
+def test_vectors_are_not_written_compressed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="compress the file afterwards"):
+        WordVectors(("a",), np.ones((1, 2), np.float32)).save(str(tmp_path / "v.txt.gz"))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    for read in (vectors.load, open_vectors):
+        with pytest.raises(DataError, match=r"folder is no file of vectors\n.*run\.json"):
+            read(str(tmp_path))
+
+
+@pytest.mark.parametrize("header", ["2 3", "2 2", "1 4"])
+def test_a_binary_file_of_another_size_than_its_header_says_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "v.bin"
+    WordVectors(("a", "b"), np.arange(1, 9, dtype=np.float32).reshape(2, 4)).save(str(path))
+    path.write_bytes(path.read_bytes().replace(b"2 4\n", f"{header}\n".encode(), 1))
+    with pytest.raises(DataError, match="goes on after"):
         vectors.load(str(path))

@@ -254,6 +254,11 @@ def test_a_run_without_pictures_is_vocabulary_and_language(
     found = json.loads(capsys.readouterr().out)
     assert len(found["neighbors"][kind]) == 5
     assert all(row["count"] > 0 for row in found["coverage"][str(labels)])
+    assert exit_code(["neighbors", str(tmp_path / "tiny"), kind, "-k", "5"]) == 0
+    assert found["neighbors"][kind][0][0] in capsys.readouterr().out
+    assert exit_code(["neighbors", str(tmp_path / "tiny"), "nosuchterm"]) == 1
+    with pytest.raises(DataError, match="word vectors alone"):
+        psdevise.load(str(tmp_path / "tiny"))
     assert exit_code(["evaluate", "words", str(tmp_path)]) == 1
     with pytest.raises(ConfigError, match="trains word vectors"):
         tiny(tmp_path, *options, "language.vectors=x.bin")

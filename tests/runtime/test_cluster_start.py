@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -11,6 +14,7 @@ import ray
 from psdevise.errors import ResourceError
 from psdevise.runtime.cluster import connect, disconnect, start_local
 from psdevise.runtime.job import ClusterOptions
+from psdevise.runtime.memory import FOR_TRAINING, TUNABLES, tuned_children
 
 
 def test_a_ray_that_does_not_come_up_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +53,26 @@ def test_a_ray_that_was_there_before_a_run_is_there_after_it(ray_cluster: None) 
     connect(ClusterOptions(), "psdevise")
     disconnect()
     assert ray.is_initialized()
+
+
+@pytest.mark.parametrize("own", [None, "glibc.malloc.hugetlb=0"])
+def test_processes_are_started_with_memory_set_for_training(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has set comes last, and so counts; this process's own environment is as it was."""
+    monkeypatch.delenv(TUNABLES, raising=False)
+    if own is not None:
+        monkeypatch.setenv(TUNABLES, own)
+    with tuned_children():
+        told = subprocess.run(
+            [sys.executable, "-c", f"import os; print(os.environ['{TUNABLES}'])"], capture_output=True, text=True
+        )
+    assert told.stdout.strip() == (FOR_TRAINING if own is None else f"{FOR_TRAINING}:{own}")
+    assert os.environ.get(TUNABLES) == own
+
+
+@pytest.mark.ray
+def test_ray_s_own_workers_are_started_so(ray_cluster: None) -> None:
+    @ray.remote(num_cpus=0)
+    def tunables() -> str | None:
+        return os.environ.get(TUNABLES)
+
+    assert FOR_TRAINING in (ray.get(tunables.remote(), timeout=60) or "")

@@ -257,3 +257,39 @@ def test_examples_are_tallied_in_answers_and_snapshots() -> None:
     held = [Gradient(np.ones(4, np.float32), {}, n) for n in (3, 4)]
     assert after.push(held[0], Identity(0, 2, 0, 0), after.version, 1.0, turn).examples == 7
     assert after.push(held[1], Identity(1, 2, 0, 0), after.version, 1.0, turn).examples == 14
+
+
+@pytest.mark.parametrize(
+    "options", [PLAIN, OptimizerOptions(name="adam", arguments={"lr": 0.1}), OptimizerOptions(table_rule="adagrad_row")]
+)
+def test_a_snapshot_goes_into_memory_that_was_made_before(options: OptimizerOptions) -> None:
+    """Also where the optimizer has got arrays since; and what is pushed later does not reach it."""
+    s = shard(options)
+    push(s, 0, gradient())
+    room = {name: np.full(shape, 7, np.float32) for name, shape in s.shapes().items()}
+    assert set(room) == set(s.snapshot().tensors)
+    for name in [name for name in room if name.startswith("optimizer")]:
+        del room[name]
+    plain, state = s.snapshot(), s.snapshot(room)
+    assert all(state.tensors[name] is array for name, array in room.items())
+    push(s, 1, gradient())
+    assert set(state.tensors) == set(plain.tensors)
+    for name, array in plain.tensors.items():
+        np.testing.assert_array_equal(state.tensors[name], array)
+        assert not np.shares_memory(state.tensors[name], s.snapshot().tensors[name])
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), 2e38, -1.0, None, "1"])
+def test_a_bound_that_proves_nothing_is_no_reason_not_to_look(bound: object) -> None:
+    s = shard()
+    with pytest.raises(BadGradient, match="not finite"):
+        push(s, 0, Gradient(np.full(4, np.nan, np.float32), {}, 1, bound))  # type: ignore[arg-type]
+    assert s.version.counter == 0
+
+
+def test_what_is_known_to_be_finite_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(values: object) -> bool:
+        raise AssertionError("a pass over the gradient that was not needed")
+
+    monkeypatch.setattr("psdevise.server.check.all_finite", look)
+    assert push(shard(), 0, Gradient(np.ones(4, np.float32), {}, 1, 3.0)).outcome == "applied"

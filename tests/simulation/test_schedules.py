@@ -16,7 +16,8 @@ import pytest
 
 from psdevise.server import snapshot
 from psdevise.server.coordinator import Coordinator
-from psdevise.server.shard import Answered, Shard, ShardState
+from psdevise.server.senders import Answered
+from psdevise.server.shard import Shard, ShardState
 from psdevise.server.supervisor import Supervisor
 from tests.simulation.books import Violation
 from tests.simulation.schedule import draw, run
