@@ -107,7 +107,8 @@ def cifar100(
     runs: tuple[str, ...],
     tuning_run: str | None,
 ) -> None:
-    """DeViSE, softmax, random embeddings, L2, WSABIE, ConSE, cosine softmax on CIFAR-100's class splits.
+    """DeViSE, softmax, random embeddings, L2, WSABIE, ConSE, cosine softmax, Socher, Chollet and logistic regression on
+    CIFAR-100's class splits: on identical frozen features, and with --run on the trained core of finished runs.
 
     \b
     psdevise compare cifar100 --vectors runs/cifar100 --out compare/cifar100 --run runs/cifar100 \\

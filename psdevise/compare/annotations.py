@@ -14,6 +14,7 @@ from psdevise.labels.hierarchy import Hierarchy
 from psdevise.labels.space import LabelSpace, columns_of, read_tsv
 
 Rows = list[tuple[str, ...]]
+TERMS = ("synsets_other.tsv", "synsets_21k.tsv")
 THEMES = 5
 IN_THEME = 0.8  # share of a scene's pictures that are of its theme
 
@@ -54,9 +55,9 @@ def further_labels(
 
 
 def first_terms(folder: str) -> dict[str, str]:
-    """WordNet node → its first term, from those of the folder's tables `synsets_*.tsv` that there are."""
+    """WordNet node → its first term, from those tables of `TERMS` that the folder has."""
     found: dict[str, str] = {}
-    for name in ("synsets_other.tsv", "synsets_21k.tsv"):
+    for name in TERMS:
         path = store.join(folder, name)
         if store.exists(path) and "terms" in columns_of(path):
             found |= {row["wnid"]: row["terms"].split(",")[0].strip() for row in read_tsv(path, ("wnid", "terms"))}

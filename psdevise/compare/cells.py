@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,20 @@ from psdevise.errors import ConfigError
 Arrays = dict[str, npt.NDArray[Any]]
 
 
+def content(folder: str, names: Sequence[str]) -> str:
+    """A key of what files hold, wherever they lie: moved data go on with a comparison, other data do not.
+
+    Raises:
+        StoreError: a file is not there.
+    """
+    return store.key_of({name: store.sha256(store.join(folder, name)) for name in names})
+
+
 class Cells:
     """
     Args:
         folder: of the comparison; another comparison's is refused.
-        plan: what changes a cell's content (JSON-ready).
+        plan: what changes a cell's content (JSON-ready); `content` for files.
 
     Raises:
         ConfigError: cells of another plan lie there.

@@ -22,7 +22,7 @@ from scipy.special import softmax as probabilities
 
 from psdevise import store
 from psdevise.compare import seen_or_unseen
-from psdevise.compare.cells import Arrays, Cells
+from psdevise.compare.cells import Arrays, Cells, content
 from psdevise.compare.cifar100 import Words
 from psdevise.compare.frozen import OnProgress, Pictures, read_pictures
 from psdevise.errors import ConfigError
@@ -34,6 +34,7 @@ from psdevise.systems import regression
 from psdevise.systems.novelty import squared_distances
 
 Floats = npt.NDArray[np.float32]
+FILES = ("train_1500_per_class.parquet", "test.parquet", "wordnet.tsv")
 SHOWN = (
     ("cat", "truck"),
     ("deer", "ship"),
@@ -223,9 +224,9 @@ def _vector_tables(raw: Floats, seen: npt.NDArray[np.int64], options: Options, n
 
 def _material(options: Options, names: Sequence[str], on_progress: OnProgress) -> Material:
     folder = store.join(options.data, "cifar10")
-    whole = read_pictures(store.join(folder, "train_1500_per_class.parquet"), on_progress)
+    whole = read_pictures(store.join(folder, FILES[0]), on_progress)
     train = whole.of(names, options.train_per_class)
-    test = read_pictures(store.join(folder, "test.parquet"), on_progress).of(names, options.test_per_class)
+    test = read_pictures(store.join(folder, FILES[1]), on_progress).of(names, options.test_per_class)
     labels = _numbers(train, names), _numbers(test, names)
     paths = [store.join(options.out, "features", f"{name}.npy") for name in ("train", "test")]
     if not all(map(store.exists, paths)):
@@ -256,4 +257,10 @@ def _numbers(pictures: Pictures, names: Sequence[str]) -> npt.NDArray[np.int64]:
 def _plan(options: Options, raw: Floats) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(options).items() if k not in ("data", "out", "pairs", "layer")}
     kept["penalties"] = list(options.penalties)  # as JSON gives it back
-    return {"comparison": "cifar10", "features": asdict(options.layer), "vectors": store.key_of(raw.tolist()), **kept}
+    return {
+        "comparison": "cifar10",
+        "data": content(store.join(options.data, "cifar10"), FILES),
+        "features": asdict(options.layer),
+        "vectors": store.key_of(raw.tolist()),
+        **kept,
+    }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from psdevise import scores, store
 from psdevise.compare import frozen
 from psdevise.compare.annotations import ancestors
-from psdevise.compare.cells import Cells
+from psdevise.compare.cells import Cells, content
 from psdevise.compare.frozen import OnProgress, Pictures
 from psdevise.compare.lessons import Entry, Ground, collect, fill
 from psdevise.compare.measure import HIT_K, HP_K
@@ -38,6 +38,7 @@ from psdevise.systems.wsabie import Wsabie
 MARGINS = (0.01, 0.02, 0.05, 0.2, 0.3, 0.5)  # and .1, DeViSE's own
 UNABLE = ("softmax", "wsabie", "logistic")  # to name what they have not seen
 WORDLESS = (*UNABLE, "random", "chollet")
+FILES = ("train.parquet", "test.parquet", "wordnet.tsv", "is_a.tsv", "splits.json", "unseen_20.txt", "tune_10.txt")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _fill(
 ) -> None:
     seed = options.seed + number_of(split)
     tune = tuning_classes(home(options.data), split, options.seed)
-    folder = store.join(options.out, "features", split.name)
+    folder = store.join(options.out, f"features_{split.name}")
     parts = material.train.of(split.seen, options.train_per_class), material.validation, material.test
     # No tuning class had a part in them: the same features serve the systems that are trained without these.
     paths = frozen.compute(folder, split, tune, parts, options.layer, seed, on_progress)
@@ -209,6 +210,7 @@ def _plan(options: Options) -> dict[str, Any]:
     """What every cell's content depends on. Further splits, draws, systems and word vectors only add cells."""
     return {
         "comparison": "cifar100",
+        "data": content(home(options.data), FILES),
         "seed": options.seed,
         "train_per_class": options.train_per_class,
         "validation_rows": options.validation_rows,

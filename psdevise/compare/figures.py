@@ -13,6 +13,7 @@ from psdevise.report.maps import tsne
 
 # The report's colours; here a file brings its own.
 COLOURS = ("#2563a8", "#d9730d", "#3a8f4d", "#a23b72", "#7a5fb0", "#7d6b3a", "#c2453c", "#4a4f57")
+LEVEL = len(COLOURS)  # style of a line that is no system's curve
 LETTER = 7.0  # a letter's width, on the safe side
 DASHES = ("none", "6 3", "2 3", "8 3 2 3", "12 4", "4 2", "1 4", "10 2 2 2")
 
@@ -23,18 +24,27 @@ def write_lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     x_label: str,
     y_label: str,
+    level: tuple[str, float] | None = None,
 ) -> None:
-    """One line per name; up to eight are told apart. x begins at 0 and is positive."""
+    """One line per name; up to eight are told apart. x begins at 0 and is positive.
+
+    Args:
+        level: name and y of a thin line over all x.
+    """
     kept = {name: points for name, points in curves.items() if points}
     if not kept:
         return
-    series = [Series(name, points, number % 8) for number, (name, points) in enumerate(kept.items())]
+    series = [Series(name, points, number % LEVEL) for number, (name, points) in enumerate(kept.items())]
+    if level is not None:
+        end = max(x for one in series for x, _ in one.points)
+        series.append(Series(level[0], [(0.0, level[1]), (end, level[1])], LEVEL))
     wide, tall = 560.0, 360.0
     drawn = str(lines(series, title, x_label, y_label, zero=True, size=(wide, tall)))
     style = ["svg{background:#fff;font:12px sans-serif}", ".grid{stroke:#ddd}", ".line{fill:none;stroke-width:1.8}"]
     for number, (colour, dash) in enumerate(zip(COLOURS, DASHES, strict=True)):
         style.append(f".c{number}{{stroke:{colour}}}.c{number}.fill{{fill:{colour};stroke:none}}")
         style.append(f".d{number}{{stroke-dasharray:{dash}}}")
+    style.append(f".c{LEVEL}{{stroke:#000;stroke-width:.8}}.d{LEVEL}{{stroke-dasharray:1 2}}")
     legend = []
     for number, one in enumerate(series):
         y = 40 + 15 * number
@@ -43,7 +53,7 @@ def write_lines(
         legend.append(f'<text x="{wide + 30:g}" y="{y}">{_escape(one.name)}</text>')
     legend.append(f'<text x="{wide / 2:g}" y="-6" text-anchor="middle">{_escape(title)}</text>')
     # The title above y's name, the key beside the curves and as wide as the longest name.
-    whole, above = wide + 40 + LETTER * max(len(name) for name in kept), 20.0
+    whole, above = wide + 40 + LETTER * max(len(one.name) for one in series), 20.0
     box = f'viewBox="0 {-above:g} {whole:g} {tall + above:g}"'
     drawn = drawn.replace(f'viewBox="0 0 {wide:g} {tall:g}"', box, 1)
     _write(path, drawn, (round(1.5 * whole), round(1.5 * (tall + above))), style, legend)

@@ -15,7 +15,8 @@ import numpy as np
 
 from psdevise import scores, store
 from psdevise.compare import map100, multilabel
-from psdevise.compare.cells import Arrays, Cells
+from psdevise.compare.annotations import TERMS
+from psdevise.compare.cells import Arrays, Cells, content
 from psdevise.compare.frozen import OnProgress
 from psdevise.compare.multilabel import Made
 from psdevise.compare.training import trainer
@@ -29,6 +30,7 @@ from psdevise.systems.chollet import EMBEDDED, LOGISTIC, Chollet, Logistic
 from psdevise.systems.recipe import Known, Learned, Lesson
 
 READINGS = ("by_class", "by_image")
+FILES = ("train.parquet", "test.parquet", "wordnet.tsv", "is_a.tsv", "superclasses.json", "unseen_20.txt")
 POINTS = 14  # of a curve
 UNSEEN = "unseen classes"
 # Condition → the set that trains, the clean one that tests, and whose labels are the other annotation set.
@@ -112,7 +114,8 @@ def run(options: Options, on_progress: OnProgress) -> dict[str, Any]:
     for condition, system in todo:
         on_progress(wanted.index((condition, system)), len(wanted), f"{condition}: {system.name}, {system.variant}")
         cells.write(_key(condition, system), _cell(condition, system, made, options))
-    store.remove(store.join(options.out, "features"))
+    for name in ("features", "training"):
+        store.remove(store.join(options.out, name))
     found = {(condition, f"{s.name}-{s.variant}"): cells.read(_key(condition, s)) for condition, s in wanted}
     of_pictures = Lesson(Known(made.names, {}, 0), made.labels("pictures"), options.out, trainer(0))
     return {"cells": found, "made": made, "embedding": Chollet(options.k).embedding(of_pictures)}
@@ -174,4 +177,12 @@ def _unseen(system: Embedding, learned: Learned, known: Known, test: features.Fe
 
 def _plan(options: Options) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(options).items() if name not in ("data", "out", "layer", "ks")}
-    return {"comparison": "labels", "features": asdict(options.layer), "k": list(options.ks), **kept}
+    files = [f"cifar100/{name}" for name in FILES]
+    files += [name for name in (f"imagenet/{table}" for table in TERMS) if store.exists(store.join(options.data, name))]
+    return {
+        "comparison": "labels",
+        "data": content(options.data, files),
+        "features": asdict(options.layer),
+        "k": list(options.ks),
+        **kept,
+    }

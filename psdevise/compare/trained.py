@@ -192,7 +192,7 @@ def _projection(name: str) -> str:
 def _fill(
     one: Run, without: Run | None, split: Split, entries: Sequence[Entry], cells: Cells, on_progress: OnProgress
 ) -> None:
-    folder = store.join(cells.folder, "features", split.name)
+    folder = store.join(cells.folder, f"features_{split.name}")
     space, hierarchy = label_space(one.options, one.inputs), load_hierarchy(one.options, one.inputs)
     measures = EvaluationOptions(hit_k=HIT_K, hp_k=HP_K)
     setting = Setting("cifar100", one.options.seed, split, space, hierarchy, measures)

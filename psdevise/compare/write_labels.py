@@ -9,7 +9,7 @@ from psdevise.compare import last_layer, map100
 from psdevise.compare.figures import write_lines
 from psdevise.compare.labels import CONDITIONS, READINGS, UNSEEN, Options
 from psdevise.compare.tables import title
-from psdevise.compare.tables_labels import markdown, of_condition, weights
+from psdevise.compare.tables_labels import BASELINE, markdown, of_condition, weights
 from psdevise.evaluation.result import Result, plain
 from psdevise.scores import bootstrap
 
@@ -30,7 +30,8 @@ def write(found: dict[str, Any], options: Options) -> str:
             systems = of_condition(found["cells"], condition)
             curves = {title(s): [(float(x), float(y)) for x, y in a["curve"]] for s, a in systems.items()}
             file = store.join(options.out, f"curves_{condition.replace(' ', '_')}.svg")
-            write_lines(file, f"MAP@100 by class, {condition}", curves, "updates", "MAP@100")
+            level = f"{title(BASELINE)} at the end", float(systems[BASELINE]["curve"][-1, 1])
+            write_lines(file, f"MAP@100 by class, {condition}", curves, "updates", "MAP@100", level)
     return text
 
 

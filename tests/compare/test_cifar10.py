@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,11 @@ def test_the_command_resumes_and_writes_everything(
     assert {name for name in after if after[name] != stamps.get(name)} == {"cat-dog.npz"}
     np.testing.assert_allclose(np.load(out / "cells" / "cat-dog.npz")["curve"], before)
     assert exit_code([*command.split(), "--penalty", "2"]) == 2, "another comparison's cells are refused"
+    capsys.readouterr()
+    other = shutil.copytree(data, tmp_path / "other")
+    table(other / "cifar10" / "test.parquet", 8, 2, NAMES)
+    assert exit_code([*command.split(), "--data", str(other)]) == 2, "as are other pictures"
+    assert "with another data" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_curve_counts_what_stands_on_either_side_of_each_threshold(data: Path, tmp_path: Path) -> None:

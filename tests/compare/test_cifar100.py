@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from psdevise.compare.cifar100 import Options, Words
 from psdevise.errors import ConfigError
 from psdevise.models.single_layer import SingleLayerOptions
 from psdevise.systems.recipe import columns
-from tests.compare.world import make, words
+from tests.compare.world import NAMES, make, words
 
 LAYER = SingleLayerOptions(coding="triangle", bases=12, patches=500, iterations=2)
 KEYS = {"system", "variant", "dataset", "split", "seed", "images", "candidates", "metric", "k", "value", "low", "high"}
@@ -127,7 +128,7 @@ def test_the_same_command_goes_on_and_computes_only_what_is_missing(done: tuple[
     assert {name for name in after if after[name] != before[name]} == {lost.name}
     for name, values in kept.items():
         np.testing.assert_array_equal(again["arrays"]["random_20_0", "conse-default"][name], values)
-    assert not Path(options.out, "features", "random_20_0").exists(), "features of finished splits are not kept"
+    assert not list(Path(options.out).glob("features*")), "features of finished splits are not kept"
 
 
 def test_a_comparison_that_was_stopped_midway_ends_with_the_same_tables(
@@ -159,6 +160,36 @@ def test_another_comparison_in_the_folder_is_refused(done: tuple[Options, dict])
     twice = replace(options, systems=("psdevise.systems.devise:Ridge",))
     with pytest.raises(ConfigError, match="two systems are 'l2-default'"):
         cifar100.run(twice, words_of(), lambda done, of, what: None)
+
+
+def test_moved_data_go_on_and_other_data_are_refused(done: tuple[Options, dict], data: Path, tmp_path: Path) -> None:
+    options, _ = done
+    cells = Path(options.out, "cells")
+    before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
+    moved = shutil.copytree(data, tmp_path / "elsewhere")
+    cifar100.run(replace(options, data=str(moved)), words_of(), lambda done, of, what: None)
+    assert {path.name: path.stat().st_mtime_ns for path in cells.iterdir()} == before
+    (moved / "cifar100" / "tune_10.txt").write_text("\n".join(NAMES[8:11]) + "\n")
+    with pytest.raises(ConfigError, match="with another data"):
+        cifar100.run(replace(options, data=str(moved)), words_of(), lambda done, of, what: None)
+
+
+def test_vectors_of_a_folder_that_is_no_run_name_the_mend(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    command = ["compare", "cifar100", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert exit_code([*command, "--vectors", str(tmp_path / "folder")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a folder is no file of vectors" in said
+    assert "its folder is the one that holds run.json" in said
+
+
+def test_the_help_names_every_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["compare", "cifar100", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("DeViSE", "softmax", "random", "L2", "WSABIE", "ConSE", "cosine", "Socher", "Chollet", "logistic"):
+        assert name in said
 
 
 def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pytest
 
 from psdevise.compare.figures import LETTER, write_lines, write_map
 
@@ -31,6 +32,22 @@ def test_the_names_of_curves_are_whole_and_beside_them(tmp_path: Path) -> None:
         assert named[name] + LETTER * len(name) <= width
     lines = {t.text: float(t.attrib["y"]) for t in root.iter(f"{SVG}text")}
     assert top + 10 <= lines["Curves"] <= lines["y"] - 12, "the title is no part of y's name"
+
+
+def test_a_level_is_a_line_of_its_own_over_all_x(tmp_path: Path) -> None:
+    path = tmp_path / "lines.svg"
+    curves = {f"system {i}": [(0.0, 0.1), (4.0 + i, 0.1 * i)] for i in range(8)}
+    write_lines(str(path), "Curves", curves, "x", "y", ("the baseline at the end", 0.35))
+    root, (_, _, width, _) = read(path)
+    *drawn, level = list(root.iter(f"{SVG}polyline"))
+    assert level.attrib["class"] not in {line.attrib["class"] for line in drawn}
+    (left, low), (right, high) = (tuple(map(float, p.split(","))) for p in level.attrib["points"].split())
+    ends = [[tuple(map(float, p.split(","))) for p in line.attrib["points"].split()] for line in drawn]
+    assert low == high
+    assert (left, right) == (min(line[0][0] for line in ends), max(line[1][0] for line in ends))
+    assert low == pytest.approx((ends[3][1][1] + ends[4][1][1]) / 2, abs=0.2), ".35 lies midway between .3 and .4"
+    named = {t.text: float(t.attrib["x"]) for t in root.iter(f"{SVG}text")}
+    assert named["the baseline at the end"] + LETTER * len("the baseline at the end") <= width
 
 
 def test_a_map_tells_its_classes_apart(tmp_path: Path) -> None:

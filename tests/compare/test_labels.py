@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def test_everything_is_written(out: Path) -> None:
     assert "| chollet, one-hot |" in text
     assert "6.95 at the end against 6.50" in text
     assert "17,000 | 17,000" in text
-    assert (out / "out" / "curves_half_removed.svg").read_text().startswith("<svg xmlns")
+    drawing = (out / "out" / "curves_half_removed.svg").read_text()
+    assert drawing.startswith("<svg xmlns")
+    assert ">logistic at the end<" in drawing, "the value whose steps are counted"
     rows = json.loads((out / "out" / "results.json").read_text())
     assert {row["metric"] for row in rows} == {"map", "map_weighted", "map_by_image", "map_by_image_weighted", "hit"}
     assert {row["split"] for row in rows} == set(labels.CONDITIONS)
@@ -47,7 +50,7 @@ def test_everything_is_written(out: Path) -> None:
         assert row["value"] <= row["ceiling"] + 1e-9, row
     unseen = [row for row in rows if row["images"] == "unseen"]
     assert {row["system"] for row in unseen} == {"chollet"}, "a logistic regression names no unseen class"
-    assert not (out / "out" / "features").exists()
+    assert not [name for name in ("features", "training") if (out / "out" / name).exists()]
 
 
 def test_a_curve_goes_on_until_shortly_before_the_end(out: Path) -> None:
@@ -60,7 +63,7 @@ def test_a_curve_goes_on_until_shortly_before_the_end(out: Path) -> None:
             assert 0.8 * total < steps[-2] < total, path.name
 
 
-def test_a_lost_cell_is_made_again_alike_and_no_other(out: Path) -> None:
+def test_a_lost_cell_is_made_again_alike_and_no_other(out: Path, tmp_path: Path) -> None:
     cells = out / "out" / "cells"
     lost = cells / "scenes_logistic-default.npz"
     before = np.load(lost)["by_class"]
@@ -73,6 +76,11 @@ def test_a_lost_cell_is_made_again_alike_and_no_other(out: Path) -> None:
     assert {name for name in after if after[name] != stamps[name]} == {lost.name}
     np.testing.assert_allclose(np.load(lost)["by_class"], before)
     assert exit_code([*command.split(), "--seed", "3"]) == 2, "another comparison's cells are refused"
+    other = shutil.copytree(out / "cifar100", tmp_path / "other" / "cifar100").parent
+    assert exit_code([*command.split(), "--data", str(other)]) == 0, "the same pictures elsewhere"
+    (other / "imagenet").mkdir()
+    (other / "imagenet" / "synsets_other.tsv").write_text("wnid\tterms\nroot\tthing\n")
+    assert exit_code([*command.split(), "--data", str(other)]) == 2, "other names of the ancestors"
     assert exit_code([*command.split(), "--k", "3"]) == 2, "the same k twice"
 
 
