@@ -19,7 +19,7 @@ from psdevise.server.layout import Layout
 from psdevise.server.revival import Revival, Revivals
 from psdevise.server.start import Start
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 BOUNDARY_SECONDS = 0.005
 SPARE = 10  # at least so much longer than its writing took until a snapshot is due for what was done
 
