@@ -54,7 +54,7 @@ class Replica:
         self.layout, self.device = layout, torch.device(device)
         self.fetched = self.arena = torch.zeros(layout.size, device=self.device)
         self.stepped = torch.zeros(layout.size if local_step != "none" else 0, device=self.device)
-        self.gradient = torch.zeros(layout.size if device != "cpu" else 0, device=self.device)
+        self._gradient = torch.zeros(layout.size if device != "cpu" else 0, device=self.device)
         self.accumulators = torch.zeros(layout.size, device=self.device) if local_step == "adagrad" else None
         self.buffers = torch.zeros(layout.buffer_size, device=self.device)
         self.tables: dict[str, Array] = {t.name: np.zeros((t.rows, t.dim), np.float32) for t in layout.tables}
@@ -134,7 +134,13 @@ class Replica:
         self._missing = set(self._parameters)
         if self.device.type == "cpu" and self.layout.size:
             self._open = self._take()
-            self.gradient = torch.from_numpy(self._open)
+            self._gradient = torch.from_numpy(self._open)
+
+    @property
+    def gradient(self) -> Tensor:
+        """Whoever asks for it may change it, so that nothing is known of its values any more."""
+        self.bound = inf
+        return self._gradient
 
     @contextmanager
     def taking(self) -> Iterator[None]:
@@ -151,7 +157,7 @@ class Replica:
             if part.name in self._parameters:
                 self._take_over(part, self._parameters[part.name])
         for name in self._missing:  # parameters that the loss has not reached yet
-            self.gradient[slice(*self.layout.offsets[name])].zero_()
+            self._gradient[slice(*self.layout.offsets[name])].zero_()
         self._missing = set()
         if self._parameters or not self.layout.size:
             return
@@ -167,7 +173,7 @@ class Replica:
     def accrued(self) -> Tensor | None:
         """Between steps: the sum of the steps since the last push [size]; None if there was none."""
         if self._parameters:
-            return self.gradient if self._begun else None
+            return self._gradient if self._begun else None
         return None if self._sum is None else torch.from_numpy(self._sum).to(self.device)
 
     def take_gradient(self) -> Array | None:
@@ -185,7 +191,7 @@ class Replica:
 
     def _on_host(self) -> Array:
         taken = self._take()
-        torch.from_numpy(taken).copy_(self.gradient)
+        torch.from_numpy(taken).copy_(self._gradient)
         return taken
 
     def _take(self) -> Array:
@@ -216,7 +222,7 @@ class Replica:
         """Where a parameter's gradient goes, and whether something of it is there; from now on there is."""
         holds_a_sum = part.name not in self._missing
         self._missing.discard(part.name)
-        return self.gradient[slice(*self.layout.offsets[part.name])].view(part.shape), holds_a_sum
+        return self._gradient[slice(*self.layout.offsets[part.name])].view(part.shape), holds_a_sum
 
 
 class _Place:

@@ -195,3 +195,15 @@ def test_without_a_module_nothing_is_known_of_a_gradient() -> None:
     replica.gradient.fill_(1.0)
     replica.close_gradient()
     assert replica.bound == np.inf
+
+
+def test_whoever_may_have_changed_a_gradient_takes_what_was_known_of_it() -> None:
+    """A task that clips, or adds noise to, what the backward brought."""
+    replica, module, _ = pair()
+    replica.open_gradient()
+    with replica.taking():
+        module(torch.ones(5, 3), True).backward()
+    replica.close_gradient()
+    assert replica.bound < FINITE
+    replica.gradient[0] = float("nan")
+    assert replica.bound == np.inf
