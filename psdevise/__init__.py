@@ -6,6 +6,7 @@ The rooms, in reading order; imports point only downward, from high rows to low 
        config        YAML → frozen dataclasses
        store         files on any fsspec path: atomic, checksummed
        compression   gz, bz2, xz, zst as streams
+       compiled      functions as machine code (numba)
        events        all progress as one stream
     1  models        skip-gram, AlexNet, small CNN, DeViSE head, losses
        data          tokeniser, vocabulary, corpus, image tables, the drawn world

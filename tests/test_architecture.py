@@ -13,7 +13,7 @@ import psdevise
 
 ROOT = Path(psdevise.__file__).parent
 ROWS = [
-    {"errors", "config", "store", "compression", "events"},
+    {"errors", "config", "store", "compression", "compiled", "events"},
     {"models", "labels", "data", "index", "scores"},
     {"server", "worker"},
     {"phases", "systems", "tagger", "evaluation", "monitor"},

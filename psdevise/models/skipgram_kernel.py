@@ -6,13 +6,12 @@ written, in the user's cache folder (`NUMBA_CACHE_DIR` names another). No lock o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from psdevise.compiled import compiled
 from psdevise.models.skipgram import EPS
 
 LOSS_EVERY = 16  # windows; the logarithms of all would cost as much as the products
@@ -20,17 +19,10 @@ F = np.float32
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
-C = TypeVar("C", bound=Callable[..., Any])
 
 
-def _compiled(function: C) -> C:
-    # Sums may be reordered, which is what vector registers want; NaN stays NaN, so that shards can refuse it.
-    options: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "error_model": "numpy"}
-    try:
-        kept: C = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to keep it
-        kept = numba.njit(**options)(function)
-    return kept
+# Sums may be reordered, which is what vector registers want; NaN stays NaN, so that shards can refuse it.
+_compiled = partial(compiled, fastmath={"reassoc", "contract", "nsz"}, nogil=True, error_model="numpy")
 
 
 @_compiled

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
-from numba import njit
 
+from psdevise.compiled import compiled
 from psdevise.server.protocol import Array
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    kept: Callable[..., Any]
-    try:
-        kept = njit(error_model="numpy", cache=True)(function)
-    except RuntimeError:  # nowhere to keep it
-        kept = njit(error_model="numpy")(function)
-    return kept
 
 
 def adagrad(into: Array, fetched: Array, gradient: Array, sums: Array, rate: float, eps: float) -> None:
@@ -25,7 +15,7 @@ def adagrad(into: Array, fetched: Array, gradient: Array, sums: Array, rate: flo
     _adagrad(into, fetched, gradient, sums, np.float32(rate), np.float32(eps))
 
 
-@_compiled
+@partial(compiled, error_model="numpy")
 def _adagrad(into: Array, fetched: Array, gradient: Array, sums: Array, rate: np.float32, eps: np.float32) -> None:
     for i in range(len(into)):
         g = gradient[i]

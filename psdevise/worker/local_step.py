@@ -17,8 +17,9 @@ class LocalStep:
         sgd:      p = p₀ − rate · Σg
         adagrad:  p = p₀ − rate · Σg / (√(s₀ + (Σg)²) + eps)
 
-    with the accumulators s₀ that came with p₀: what the shard itself will do with that push. So no gradient of a single
-    step has to be kept apart from the sum. At the rates of the layout's groups; frozen groups do not move.
+    with the accumulators s₀ that came with p₀: what the shard itself will do with that push, weight decay apart. So no
+    gradient of a single step has to be kept apart from the sum. At the rates of the layout's groups; frozen groups do
+    not move.
 
     Args:
         rate: the shards' base rate for adagrad, the replica's own for sgd.
