@@ -25,8 +25,10 @@ lint: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy psdevise
 
+# Those without Ray side by side; the others share one local cluster, one after the other.
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not ray" --numprocesses logical --maxprocesses 4
+	.venv/bin/python -m pytest -m ray
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

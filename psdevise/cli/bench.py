@@ -47,6 +47,8 @@ def bench(name: str, json_path: str | None, full: bool, images: str | None, text
 
         def on_progress(done: int, of: int, what: str) -> None:
             progress.update(bar, completed=done, total=of, description=what)
+            if not progress.console.is_terminal:  # in a log, where no bar moves
+                progress.console.print(f"{name}: {done} of {of}, {what}", highlight=False, soft_wrap=True)
 
         rows: list[Row] = module.run(Context(full, images, text, seed, on_progress, progress.console.print))
     if json_path is not None:

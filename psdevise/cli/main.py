@@ -74,7 +74,7 @@ def exit_code(arguments: list[str] | None = None) -> int:
         found = psdevise.main(args=arguments, standalone_mode=False)
     except PsdeviseError as e:
         error_console.print(f"[bold red]error[/] {type(e).__name__}", highlight=False)
-        error_console.print(str(e), markup=False, highlight=False)
+        error_console.print(str(e), markup=False, highlight=False, soft_wrap=True)  # paths stay whole
         return e.exit_code
     except click.exceptions.Exit as e:
         return e.exit_code
