@@ -123,6 +123,7 @@ class Downpour:
         """
         task, client, options = self._task, self._client, self._options
         ahead = options.overlap and options.bound is None
+        steps_itself = options.local_step != "none"
         yield from client.fetch({}, buffers=True)
         task.bind(self._replica)
         fetching: Fetching | None = None
@@ -135,28 +136,30 @@ class Downpour:
                 pace_step, turn = yield from self._begin(pace_step)
             if (step % options.n_fetch == 0 or task.layout.tables) and not fetched:
                 if fetching is None:
-                    fetching = yield from client.start_fetch(task.rows(item.batch))
+                    fetching = yield from self._fetch(item)
                 yield from client.finish_fetch(fetching)
                 fetching = None
-            if options.local_step != "none":
+            if steps_itself:
                 self._local_step(task.schedule(self._progress(item)))
             upcoming = (yield from self._next(wait=False)) if ahead else None
-            if upcoming is not None and ((step + 1) % options.n_fetch == 0 or task.layout.tables):
-                fetching = yield from client.start_fetch(task.rows(upcoming.batch))
+            pushes = (step + 1) % options.n_push == 0 or item.last
+            due = (step + 1) % options.n_fetch == 0 or task.layout.tables
+            # A replica that steps by itself fetches after its push: its next parameters are to hold these steps.
+            if upcoming is not None and due and not (pushes and steps_itself):
+                fetching = yield from self._fetch(upcoming)
 
             progress = self._progress(item)
             figures = self._compute(item, progress)
 
             pulled_at = client.versions
-            fetched = fetching is not None and options.local_step == "none"
+            fetched = fetching is not None and not steps_itself
             if fetching is not None and fetched:
-                # Before the push, so that the shard applies it while this worker goes on. A replica that steps by
-                # itself waits for its own push instead: its next parameters are to hold these steps.
+                # Before the push, so that the shard applies it while this worker goes on.
                 yield from client.finish_fetch(fetching)
                 fetching = None
             step += 1
-            if step % options.n_push == 0 or item.last:
-                if options.local_step != "none" and options.bound is None and step % options.n_fetch:
+            if pushes:
+                if steps_itself and options.bound is None and step % options.n_fetch:
                     self._local_step.keep(task.schedule(progress))
                 yield from self._push(progress, pulled_at, turn)
                 if options.bound is not None:
@@ -208,6 +211,13 @@ class Downpour:
         """How far the training is, by the batch's place in the order of slices: the same on any worker."""
         done = item.slice.epoch * len(self._task.slices) + item.slice.rank
         return done / self._total_slices
+
+    def _fetch(self, item: Item) -> Effects[Fetching]:
+        """Begins to fetch what `item` is computed with. What a replica that steps by itself has pushed is no longer in
+        its sum, and not in the shard before that has applied it: it would lose these steps."""
+        if self._options.local_step != "none":
+            yield from self._client.settle_all()
+        return (yield from self._client.start_fetch(self._task.rows(item.batch)))
 
     # ------------------------------------------------------------------ compute
 
