@@ -2,80 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from psdevise.runtime.inprocess import _Worker
+from psdevise.server.coordinator import Coordinator
 from psdevise.server.ledger import Ledger
 from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Version
 from psdevise.server.shard import Shard
 from psdevise.worker.client import Client
 from psdevise.worker.downpour import Downpour, DownpourOptions
-from psdevise.worker.effects import Ask, Call, NextBatch, Open, Poll, Receive, Report, Send
+from psdevise.worker.effects import Call, Poll, Receive, Send
 from psdevise.worker.replica import Replica
-from psdevise.worker.task import batches
 from tests import toy
 
 
-class SlowShard:
-    """Makes a pull when it is sent, as one on another machine does, and a push only when somebody waits for it."""
+class SlowShard(_Worker):
+    """A host whose shard makes a pull when it is sent, as one on another machine does, and a push only when the worker
+    waits for it."""
 
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
-        self.pushed = 0
-        self.seen: list[tuple[int, int]] = []  # by each pull: the pushes that were sent before it, and were in it
+    pushed = 0
 
-    def send(self, calls: tuple[Call, ...]) -> list[Any]:
-        return [self._call(c) if c.method == "pull" else c for c in calls]
+    def _handle(self, effect: Any) -> Any:
+        match effect:
+            case Send(calls):
+                found = [self._pull(c) if c.method == "pull" else c for c in calls]
+                self.pushed += sum(c.method == "push" for c in calls)
+                return found
+            case Receive(ticket):
+                return [self._shards[0].push(*t.arguments) if isinstance(t, Call) else t for t in ticket]
+            case Poll():
+                return False
+        return super()._handle(effect)
 
-    def receive(self, ticket: list[Any]) -> list[Any]:
-        return [self.shard.push(*t.arguments) if isinstance(t, Call) else t for t in ticket]
-
-    def _call(self, call: Call) -> Any:
-        pulled = self.shard.pull(*call.arguments)
-        self.seen.append((self.pushed, pulled.version.counter))
+    def _pull(self, call: Call) -> Any:
+        pulled = self._shards[0].pull(*call.arguments)
+        assert pulled.version == Version(1, self.pushed)  # all that was pushed is in what is fetched
         return pulled
 
 
 @pytest.mark.parametrize(("n_fetch", "n_push"), [(4, 4), (1, 4), (2, 4), (3, 2), (1, 1)])
 def test_a_replica_that_steps_by_itself_never_loses_its_own_steps(n_fetch: int, n_push: int) -> None:
-    """What it has pushed is in what it fetches next: nobody else has these steps any more."""
-    task = toy.task(epochs=2)
-    layout = task.layout
+    task = toy.task()
     optimizer = OptimizerOptions(rate=0.1)
-    host = SlowShard(Shard(layout, 0, optimizer, 1))
+    shard = Shard(task.layout, 0, optimizer, 1)
     options = DownpourOptions(n_fetch=n_fetch, n_push=n_push, local_step="adagrad")
-    replica = Replica(layout, local_step="adagrad")
-    loop = Downpour(task, replica, Client(layout, replica, 0, 1, 10.0, 1 << 20), options, (0, 0), optimizer.rate).run()
-    ledger = Ledger(task.slices, task.epochs, 0, 60.0)
-    source: Iterator[Any] = iter(())
-    value: Any = None
-    while True:
-        try:
-            effect = loop.send(value)
-        except StopIteration:
-            break
-        value = None
-        match effect:
-            case Send(calls):
-                value = host.send(calls)
-                host.pushed += sum(c.method == "push" for c in calls)
-            case Receive(ticket):
-                value = host.receive(ticket)
-            case Poll():
-                value = False
-            case Open(taken):
-                source = batches(task, (0, 0), taken)
-            case NextBatch():
-                value = next(source, None)
-            case Ask("lease"):
-                value = ledger.lease(0, 0.0)
-            case Ask("finish", (taken, refused)):
-                value = ledger.finish(0, taken, refused)
-            case Report():
-                value = True
-    assert host.shard.version == Version(1, host.pushed)
-    assert len(host.seen) > 3
-    assert all(sent == applied for sent, applied in host.seen)
+    replica = Replica(task.layout, local_step="adagrad")
+    client = Client(task.layout, replica, 0, 1, 10.0, 1 << 20)
+    loop = Downpour(task, replica, client, options, (0, 0), optimizer.rate).run()
+    coordinator = Coordinator(Ledger(task.slices, task.epochs, 0, 60.0), None, 0, 1)
+    coordinator.join(0, 1, 0.0)
+    worker = SlowShard(0, 1, loop, task, (0, 0), [shard], coordinator)
+    while not worker.ended:
+        worker.turn()
+    assert shard.version == Version(1, worker.pushed)
+    assert shard.examples == task.epochs * toy.ROWS
