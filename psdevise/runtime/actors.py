@@ -38,7 +38,7 @@ from psdevise.worker.effects import Ask, NextBatch, Open, Pause, Poll, Receive, 
 from psdevise.worker.replica import Replica, plain_memory
 from psdevise.worker.task import Task
 
-REPORT_SECONDS = 0.5
+REPORT_SECONDS = 1.0  # a Ray call out of caches that hold a model takes a worker 3 ms
 NORM_SECONDS = 10.0  # between two passes over a shard's accumulators
 
 

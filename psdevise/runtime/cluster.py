@@ -77,13 +77,15 @@ def start_local(cpus: int, namespace: str = "psdevise") -> None:
 
 
 # What Ray's processes do for a dashboard that is not there: the head's record of each of the last 100,000 calls of
-# actors (14 MB with each run of the embedded default), a look for new log files ten times a second, and figures of each
-# process every five seconds: a hundredth of a core, all the time.
+# actors (14 MB with each run of the embedded default), a look for new log files ten times a second, figures of each
+# process every five seconds, and times of all that their event loops do: two hundredths of a core, all the time.
 _FOR_NOBODY = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "60",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_event_stats": "0",
+    "RAY_enable_metrics_collection": "0",
 }
 
 

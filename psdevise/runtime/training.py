@@ -243,7 +243,7 @@ class _Hands:
         lives = {life.place if life.result is None else life.result: life for life in self._workers.values()}
         if not lives:
             return []
-        refs, _ = ray.wait(list(lives), num_returns=len(lives), timeout=seconds)
+        refs, _ = ray.wait(list(lives), timeout=seconds)
         return [self._end_of(lives[ref]) for ref in refs if lives[ref].result is not None]
 
     def _end_of(self, life: _Life) -> Ended:

@@ -37,7 +37,7 @@ class Dense:
     shape: tuple[int, ...]
     group: str = "default"
 
-    @property
+    @cached_property
     def size(self) -> int:
         return prod(self.shape)
 
@@ -77,12 +77,12 @@ class Layout:
     def buffer_offsets(self) -> dict[str, tuple[int, int]]:
         return _offsets(self.buffers)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Floats in the dense arena."""
         return sum(p.size for p in self.dense)
 
-    @property
+    @cached_property
     def buffer_size(self) -> int:
         return sum(b.size for b in self.buffers)
 

@@ -19,7 +19,8 @@ from psdevise.server.layout import Layout
 from psdevise.server.revival import Revival, Revivals
 from psdevise.server.start import Start
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 1.0  # a look at everything costs five Ray calls, some 10 ms of processor time
+BUSY_SECONDS = 0.25  # while somebody waits for what is decided here
 BOUNDARY_SECONDS = 0.005
 SPARE = 10  # at least so much longer than its writing took until a snapshot is due for what was done
 
@@ -92,7 +93,9 @@ class Supervisor:
                 under_way = "step" if terms.bound == 0 else "slices"
                 self._on_event(Notice(terms.phase, f"stopping at the end of the {under_way} under way"))
                 hands.ask("stop")
-            self._reap(BOUNDARY_SECONDS if due else POLL_SECONDS, replace=terms.bound == 0 or not stopping)
+            busy = bool(stopping or self._coming or self._restored)
+            seconds = BOUNDARY_SECONDS if due else BUSY_SECONDS if busy else POLL_SECONDS
+            self._reap(seconds, replace=terms.bound == 0 or not stopping)
             status = hands.ask("status")
             self._done = status["done"]
             self._let_in()

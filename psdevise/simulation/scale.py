@@ -25,7 +25,7 @@ from psdevise.simulation.training import train
 
 FOLDER = "simulated://scale"
 SLICES_PER_WORKER = 4
-REPORT_SECONDS = 0.5  # as runtime.actors
+REPORT_SECONDS = 1.0  # as runtime.actors
 FOREVER, MANY = 1e9, 10**9
 FAULT_HOURS = 24  # for which deaths are drawn
 

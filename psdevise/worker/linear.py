@@ -1,4 +1,4 @@
-"""Weight gradients of linear layers, made where they will be pushed.
+"""Gradients of linear layers, made where they will be pushed.
 
 autograd makes a gradient in memory of its own; from there it would be copied to where it is pushed from, and a sum over
 steps would be a further pass. Most parameters of the nets that are trained here stand in linear layers.
@@ -7,7 +7,7 @@ steps would be a further pass. Most parameters of the nets that are trained here
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,30 @@ from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 
-class Place(Protocol):
-    """Where the gradient of one weight goes."""
+class Taken(NamedTuple):
+    """A parameter's place, in its shape, and whether it holds a sum that is to be added to."""
 
-    def take(self, of_outputs: Tensor, inputs: Tensor) -> tuple[Tensor, bool] | None:
-        """The place, in the weight's shape, and whether it holds a sum that is to be added to; None when no gradient
-        is taken now.
+    into: Tensor
+    holds_a_sum: bool
+
+
+class Place(Protocol):
+    """Where the gradients of one layer go."""
+
+    def take(self, of_outputs: Tensor, inputs: Tensor, bias: bool) -> tuple[Taken, Taken | None] | None:
+        """The places of the weight's gradient and of the bias's, if there is one; None when no gradient is taken now.
 
         Args:
             of_outputs: the gradient of the layer's outputs [n, out].
-            inputs: its inputs [n, in]; the weight's gradient is of_outputsᵀ inputs.
+            inputs: its inputs [n, in].
+            bias: whether the bias's is brought too.
         """
 
 
 def bring_gradient(layer: nn.Linear, place: Place) -> None:
-    """From now on a backward that is taken brings the gradient of `layer`'s weight to `place`, and leaves none in it:
+    """From now on a backward that is taken brings the gradients of `layer` to `place`, and leaves none in it:
 
-        dL/dW (+)= (dL/dy)ᵀ x,    y = x Wᵀ + b
+        dL/dW (+)= (dL/dy)ᵀ x,    dL/db (+)= Σ dL/dy,    y = x Wᵀ + b
 
     A backward that is not (`torch.autograd.grad`, gradients of gradients) is that of `nn.Linear`. So is all of a layer
     that somebody has given another forward, another weight for a while, or hooks that are to see the gradient; and all
@@ -45,7 +52,7 @@ class _Forward:
     """In place of the layer's own."""
 
     def __init__(self, layer: nn.Linear, place: Place) -> None:
-        self._layer, self._weight, self._place = layer, layer.weight, place
+        self._layer, self._weight, self._bias, self._place = layer, layer.weight, layer.bias, place
 
     def __call__(self, input: Tensor) -> Tensor:  # as nn.Linear calls it
         weight, bias = self._layer.weight, self._layer.bias
@@ -53,7 +60,8 @@ class _Forward:
             return linear(input, weight, bias)
         # [n, in] alone: with more dimensions what comes of `linear` is a view, and nobody could change it in place.
         rows = input if input.dim() == 2 else input.flatten(0, -2)
-        found: Tensor = _Linear.apply(rows, weight, bias, self._place)  # type: ignore[no-untyped-call]
+        takes_bias = bias is not None and bias is self._bias and not _has_hooks(bias)
+        found: Tensor = _Linear.apply(rows, weight, bias, self._place, takes_bias)  # type: ignore[no-untyped-call]
         return found if input.dim() == 2 else found.view(*input.shape[:-1], found.shape[-1])
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -84,36 +92,39 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, place: Place) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, place: Place, takes_bias: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.place = place
+        ctx.place, ctx.takes_bias = place, takes_bias
         return linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
-        to_x, to_weight, to_bias, _ = ctx.needs_input_grad
+        to_x, to_weight, to_bias, *_ = ctx.needs_input_grad
         of_x = gradient @ weight if to_x else None
-        of_bias = gradient.sum(0) if to_bias else None
-        of_weight = None
-        if to_weight:
-            taken = ctx.place.take(gradient, x) if _accumulates(ctx) else None
-            if taken is None:
-                of_weight = gradient.t() @ x
-            else:
-                into, holds_a_sum = taken
-                into.addmm_(gradient.t(), x, beta=float(holds_a_sum))
-        return of_x, of_weight, of_bias, None
+        takes_bias = to_bias and ctx.takes_bias and _accumulates(ctx, 2)
+        taken = ctx.place.take(gradient, x, takes_bias) if to_weight and _accumulates(ctx, 1) else None
+        if taken is None:
+            return of_x, gradient.t() @ x if to_weight else None, gradient.sum(0) if to_bias else None, None, None
+        of_weight, of_bias = taken
+        of_weight.into.addmm_(gradient.t(), x, beta=float(of_weight.holds_a_sum))
+        if of_bias is None:
+            return of_x, None, gradient.sum(0) if to_bias else None, None, None
+        if of_bias.holds_a_sum:
+            of_bias.into.add_(gradient.sum(0))
+        else:
+            torch.sum(gradient, 0, out=of_bias.into)
+        return of_x, None, None, None, None
 
 
-def _accumulates(ctx: Any) -> bool:
-    """Whether this backward ends in the weight's `.grad`. One inside another may pass here on its way to something
+def _accumulates(ctx: Any, number: int) -> bool:
+    """Whether this backward ends in the `.grad` of that input. One inside another may pass here on its way to something
     else: `torch.autograd.grad` in a hook, as implicit layers have it."""
     if torch.is_grad_enabled():
         return False
-    to_weight, _ = ctx.next_functions[1]
+    to_parameter, _ = ctx.next_functions[number]
     try:
-        return torch._C._will_engine_execute_node(to_weight)
+        return torch._C._will_engine_execute_node(to_parameter)
     except RuntimeError:  # torch.autograd.grad that asks for this very gradient
         return False
