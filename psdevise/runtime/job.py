@@ -33,7 +33,7 @@ class ClusterOptions:
     cpus_per_shard: float = option(0.0, "CPU cores reserved for each shard", low=0.0)
     shards_on: str | None = option(None, "Ray label KEY=VALUE of the nodes for shards; null: any but spot nodes")
     start_timeout: float = option(120.0, "seconds to wait for Ray to place all workers and shards", low=1.0)
-    lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=1.0)
+    lease_seconds: float = option(60.0, "how long a worker may be silent before its slices go to others", low=4.0)
     snapshot_seconds: float = option(60.0, "seconds between two snapshots of a phase", low=0.1)
     snapshot_share: float = option(
         0.05,

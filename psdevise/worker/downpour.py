@@ -35,6 +35,7 @@ from psdevise.worker.replica import LocalSteps, Replica
 from psdevise.worker.task import Task, generator, unique_rows
 
 WAIT_SECONDS = 0.005
+SMALL_BYTES = 4_000_000  # of parameters, that a shard updates and a worker copies in a millisecond
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,11 @@ class DownpourOptions:
     staleness: Literal["unbounded"] | int = option(
         "unbounded", "how many steps (pushes) a worker may be ahead of the slowest: unbounded, k, or 0"
     )
-    overlap: bool = option(True, "fetch for the next step while this one is computed (unbounded only)")
+    overlap: Literal["auto"] | bool = option(
+        "auto",
+        "fetch for the next step while this one is computed, so without its push (unbounded only); auto: where there"
+        " are more than 4 MB of parameters",
+    )
     warm_start: int = option(0, "steps that one worker makes alone before the others begin", low=0)
     max_in_flight_mb: float = option(256.0, "pushes that may wait for their answers, in MB", low=1.0)
     deadline: float = option(60.0, "seconds that any wait for a shard may take", low=1.0)
@@ -73,6 +78,12 @@ class DownpourOptions:
     @property
     def bound(self) -> int | None:
         return None if self.staleness == "unbounded" else self.staleness
+
+    def fetches_ahead(self, nbytes: int) -> bool:
+        """Whether a worker fetches `nbytes` of parameters before its push. It hides what the shard does, and each step
+        is computed without the one before; a small model has little to hide."""
+        wanted = nbytes > SMALL_BYTES if self.overlap == "auto" else self.overlap
+        return wanted and self.bound is None
 
 
 class Item(NamedTuple):
@@ -122,7 +133,7 @@ class Downpour:
             DeadlineExceeded: a shard did not answer in time.
         """
         task, client, options = self._task, self._client, self._options
-        ahead = options.overlap and options.bound is None
+        ahead = options.fetches_ahead(4 * task.layout.size)
         steps_itself = options.local_step != "none"
         yield from client.fetch({}, buffers=True)
         task.bind(self._replica)

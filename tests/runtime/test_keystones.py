@@ -92,7 +92,7 @@ def test_workers_at_staleness_0_equal_one_process_on_the_joined_batch(tmp_path: 
 @pytest.mark.parametrize(
     "downpour",
     [
-        DownpourOptions(),
+        DownpourOptions(overlap=True),
         DownpourOptions(overlap=False),
         DownpourOptions(n_fetch=4, n_push=4, local_step="adagrad"),
         DownpourOptions(n_fetch=3, n_push=2, local_step="sgd", local_rate=0.02),

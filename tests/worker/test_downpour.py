@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from psdevise.config import build
 from psdevise.runtime.inprocess import _Worker
 from psdevise.server.coordinator import Coordinator
 from psdevise.server.ledger import Ledger
@@ -13,7 +14,7 @@ from psdevise.server.optimizer import OptimizerOptions
 from psdevise.server.protocol import Version
 from psdevise.server.shard import Shard
 from psdevise.worker.client import Client
-from psdevise.worker.downpour import Downpour, DownpourOptions
+from psdevise.worker.downpour import SMALL_BYTES, Downpour, DownpourOptions
 from psdevise.worker.effects import Call, Poll, Receive, Send
 from psdevise.worker.replica import Replica
 from tests import toy
@@ -59,3 +60,22 @@ def test_a_replica_that_steps_by_itself_never_loses_its_own_steps(n_fetch: int, 
         worker.turn()
     assert shard.version == Version(1, worker.pushed)
     assert shard.examples == task.epochs * toy.ROWS
+
+
+@pytest.mark.parametrize(
+    ("overlap", "staleness", "nbytes", "ahead"),
+    [
+        ("auto", "unbounded", SMALL_BYTES, False),
+        ("auto", "unbounded", SMALL_BYTES + 4, True),
+        ("auto", 1, SMALL_BYTES + 4, False),
+        (True, "unbounded", 4, True),
+        (False, "unbounded", SMALL_BYTES + 4, False),
+    ],
+)
+def test_small_models_fetch_after_their_push(overlap: Any, staleness: Any, nbytes: int, ahead: bool) -> None:
+    assert DownpourOptions(overlap=overlap, staleness=staleness).fetches_ahead(nbytes) == ahead
+
+
+@pytest.mark.parametrize("overlap", ["auto", True, False])
+def test_overlap_is_configured_by_name_or_as_true_or_false(overlap: Any) -> None:
+    assert build(DownpourOptions, {"overlap": overlap}).overlap == overlap
