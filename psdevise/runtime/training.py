@@ -240,11 +240,12 @@ class _Hands:
             ray.kill(life.handle)
 
     def ended(self, seconds: float) -> list[Ended]:
-        lives = {life.place if life.result is None else life.result: life for life in self._workers.values()}
-        if not lives:
+        if not self._workers:
             return []
-        refs, _ = ray.wait(list(lives), timeout=seconds)
-        return [self._end_of(lives[ref]) for ref in refs if lives[ref].result is not None]
+        running = {life.result: life for life in self._workers.values() if life.result is not None}
+        # Places only where nothing runs: one that is there and is not let in any more would be found for ever.
+        refs, _ = ray.wait(list(running) or [life.place for life in self._workers.values()], timeout=seconds)
+        return [self._end_of(running[ref]) for ref in refs if ref in running]
 
     def _end_of(self, life: _Life) -> Ended:
         reason = ""

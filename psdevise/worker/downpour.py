@@ -54,7 +54,7 @@ class DownpourOptions:
     overlap: Literal["auto"] | bool = option(
         "auto",
         "fetch for the next step while this one is computed, so without its push (unbounded only); auto: where there"
-        " are more than 4 MB of parameters",
+        " are more than 4 MB of parameters, tables not counted",
     )
     warm_start: int = option(0, "steps that one worker makes alone before the others begin", low=0)
     max_in_flight_mb: float = option(256.0, "pushes that may wait for their answers, in MB", low=1.0)

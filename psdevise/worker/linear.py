@@ -41,8 +41,8 @@ def bring_gradient(layer: nn.Linear, place: Place) -> None:
         dL/dW (+)= (dL/dy)ᵀ x,    dL/db (+)= Σ dL/dy,    y = x Wᵀ + b
 
     A backward that is not (`torch.autograd.grad`, gradients of gradients) is that of `nn.Linear`. So is all of a layer
-    that somebody has given another forward, another weight for a while, or hooks that are to see the gradient; and all
-    of a copy of the layer.
+    that somebody has given another forward, another weight for a while, or hooks that are to see the gradient (those of
+    a tensor: one of its AccumulateGrad node is passed by); and all of a copy of the layer.
     """
     if isinstance(layer.forward, _Forward) or getattr(layer.forward, "__func__", None) is nn.Linear.forward:
         layer.forward = _Forward(layer, place)  # type: ignore[method-assign]
@@ -56,22 +56,16 @@ class _Forward:
 
     def __call__(self, input: Tensor) -> Tensor:  # as nn.Linear calls it
         weight, bias = self._layer.weight, self._layer.bias
-        if weight is not self._weight or not weight.requires_grad or _has_hooks(weight) or not _is_plain(input, weight):
+        if weight is not self._weight or not weight.requires_grad or not _is_plain(input, weight):
             return linear(input, weight, bias)
         # [n, in] alone: with more dimensions what comes of `linear` is a view, and nobody could change it in place.
         rows = input if input.dim() == 2 else input.flatten(0, -2)
-        takes_bias = bias is not None and bias is self._bias and not _has_hooks(bias)
-        found: Tensor = _Linear.apply(rows, weight, bias, self._place, takes_bias)  # type: ignore[no-untyped-call]
+        found: Tensor = _Linear.apply(rows, weight, bias, self._place, bias is self._bias)  # type: ignore[no-untyped-call]
         return found if input.dim() == 2 else found.view(*input.shape[:-1], found.shape[-1])
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """What a copy of the layer, or the layer read from a file, has here: the forward of nn.Linear."""
         return getattr, (self._layer, "forward")
-
-
-def _has_hooks(weight: Tensor) -> bool:
-    """Beyond the one that a bound replica has put there."""
-    return bool(weight._backward_hooks) or len(weight._post_accumulate_grad_hooks or ()) > 1  # type: ignore[attr-defined]
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
@@ -119,12 +113,19 @@ class _Linear(torch.autograd.Function):
 
 
 def _accumulates(ctx: Any, number: int) -> bool:
-    """Whether this backward ends in the `.grad` of that input. One inside another may pass here on its way to something
-    else: `torch.autograd.grad` in a hook, as implicit layers have it."""
+    """Whether this backward ends in the `.grad` of that input, and no hook is to see it. One inside another may pass here
+    on its way to something else: `torch.autograd.grad` in a hook, as implicit layers have it."""
     if torch.is_grad_enabled():
         return False
     to_parameter, _ = ctx.next_functions[number]
+    if _has_hooks(to_parameter.variable):
+        return False
     try:
         return torch._C._will_engine_execute_node(to_parameter)
     except RuntimeError:  # torch.autograd.grad that asks for this very gradient
         return False
+
+
+def _has_hooks(weight: Tensor) -> bool:
+    """Beyond the one that a bound replica has put there."""
+    return bool(weight._backward_hooks) or len(weight._post_accumulate_grad_hooks or ()) > 1  # type: ignore[attr-defined]

@@ -205,9 +205,9 @@ class Replica:
             self._take_over(name, parameter)
 
     def _take_over(self, name: str, parameter: Tensor) -> None:
-        gradient = parameter.grad
-        if gradient is None:  # it is where it belongs already (`linear`), or was not reached
+        if parameter.grad is None:  # it is where it belongs already (`linear`), or was not reached
             return
+        gradient = parameter.grad.detach()  # what is pushed has no graph, whatever the backward made
         into, holds_a_sum = self._place(name)
         if self.bound < inf:
             self.bound += sqrt(_square(gradient))

@@ -108,6 +108,26 @@ def masked() -> nn.Module:
     return module
 
 
+def masked_bias() -> nn.Module:
+    module = net()
+    module[0].bias.register_hook(lambda g: g * 0.5)
+    return module
+
+
+def one_bias() -> nn.Module:
+    module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    module[2].bias = module[0].bias
+    return module
+
+
+def masked_late(module: nn.Module) -> Tensor:
+    """By hooks that come behind the forward; with each step one more."""
+    found = module(torch.randn(4, 6)).square().sum()
+    for parameter in (module[0].weight, module[0].bias):
+        parameter.register_hook(lambda g: g * 0.5)
+    return found
+
+
 def clipped() -> nn.Module:
     def clip(p: Tensor) -> None:
         p.grad.clamp_(-0.01, 0.01)
@@ -142,7 +162,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]] 
     "switched off": (net, switched_off),
     "implicit": (net, implicit),
     "hook on the weight": (masked, loss_of(4, 6)),
+    "hook on the bias": (masked_bias, loss_of(4, 6)),
+    "hooks behind the forward": (net, masked_late),
     "hook on the sum": (clipped, loss_of(4, 6)),
+    "one bias of two layers": (one_bias, loss_of(4, 6)),
     "a forward of its own": (adapted, loss_of(4, 6)),
     "weight norm": (lambda: nn.Sequential(weight_norm(nn.Linear(6, 3))), loss_of(4, 6)),
     "attention": (lambda: nn.TransformerEncoderLayer(6, 2, 12, dropout=0.0, batch_first=True), loss_of(4, 5, 6)),
@@ -234,3 +257,23 @@ def test_a_layer_that_is_bound_again_brings_its_gradient_to_the_last() -> None:
         replica.close_gradient()
     found = first.take_gradient(), second.take_gradient()
     assert [bool(np.any(gradient)) for gradient in found] == [False, True]
+
+
+def test_a_backward_that_keeps_its_graph_leaves_none_in_what_is_pushed() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    alone = copy.deepcopy(module)
+    replica, x = bound(module), torch.randn(4, 6)
+    for _ in range(2):  # pushes
+        for _ in range(2):
+            replica.open_gradient()
+            with replica.taking():
+                module(x).square().sum().backward(create_graph=True)
+            replica.close_gradient()
+        assert not replica.gradient.requires_grad
+        taken = replica.take_gradient()
+        assert taken is not None
+        replica.give_back(taken)
+    alone(x).square().sum().backward()
+    wanted = replica.layout.flatten({n: p.grad for n, p in alone.named_parameters()})
+    np.testing.assert_allclose(taken, 2 * wanted, rtol=1e-5, atol=1e-6)
