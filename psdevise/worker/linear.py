@@ -113,8 +113,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _accumulates(ctx: Any, number: int) -> bool:
-    """Whether this backward ends in the `.grad` of that input, and no hook is to see it. One inside another may pass here
-    on its way to something else: `torch.autograd.grad` in a hook, as implicit layers have it."""
+    """Whether this backward ends in the `.grad` of that input, and no hook is to see it. One inside another may pass
+    here on its way to something else: `torch.autograd.grad` in a hook, as implicit layers have it."""
     if torch.is_grad_enabled():
         return False
     to_parameter, _ = ctx.next_functions[number]
