@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from psdevise.errors import Diverged
@@ -22,6 +22,7 @@ from psdevise.simulation.one_host import OneHost
 from psdevise.simulation.options import SimulateOptions
 from psdevise.simulation.smallmodel import SmallModel
 from psdevise.simulation.training import train
+from psdevise.worker.downpour import DownpourOptions
 
 FOLDER = "simulated://scale"
 SLICES_PER_WORKER = 4
@@ -63,6 +64,12 @@ class Outcome:
         return max(self.used, key=lambda name: self.used[name], default="")
 
 
+def _of_full_size(options: SimulateOptions) -> DownpourOptions:
+    """What the workers would do with the whole model: the one that stands in for it here is small."""
+    ahead = options.downpour.fetches_ahead(int(options.model.dense_mb * 1e6))
+    return replace(options.downpour, overlap=ahead)
+
+
 def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] = lambda done, of: None) -> Outcome:
     """The same options give the same outcome.
 
@@ -84,7 +91,7 @@ def simulate(options: SimulateOptions, on_progress: Callable[[int, int], None] =
         seed=options.seed,
         workers=options.workers,
         shards=options.shards,
-        downpour=options.downpour,
+        downpour=_of_full_size(options),
         optimizer=options.optimizer,
         lag=options.lag,
         lease_seconds=options.lease_seconds,
