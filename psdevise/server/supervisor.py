@@ -19,7 +19,7 @@ from psdevise.server.layout import Layout
 from psdevise.server.revival import Revival, Revivals
 from psdevise.server.start import Start
 
-POLL_SECONDS = 0.5  # a look costs three Ray calls, some 8 ms of processor time where models fill the caches
+POLL_SECONDS = 0.5  # a look is three Ray calls, each 2 ms for who answers where models fill the caches
 BUSY_SECONDS = 0.25  # while somebody waits for what is decided here
 BOUNDARY_SECONDS = 0.005
 SPARE = 10  # at least so much longer than its writing took until a snapshot is due for what was done

@@ -160,7 +160,7 @@ class Replica:
         for name, parameter in self._parameters.items():
             self._take_over(name, parameter)
         for name in self._missing:  # parameters that the loss has not reached yet
-            self._gradient[slice(*self.layout.offsets[name])].zero_()
+            self._places[name].zero_()
         self._missing = set()
         if self._parameters or not self.layout.size:
             return
@@ -245,13 +245,12 @@ class _Place:
         replica = self._replica
         if not replica._taking:
             return None
-        brings_bias = bias and self._bias is not None
+        of_bias = self._bias if bias else None
         if replica.bound < inf:
             # |Σ gᵢxⱼ| ≤ ‖g‖‖x‖, and |Σ gᵢ| ≤ ‖g‖ √n (Cauchy and Schwarz).
             norm = sqrt(_square(of_outputs))
-            replica.bound += norm * sqrt(_square(inputs)) + (norm * sqrt(len(of_outputs)) if brings_bias else 0.0)
-        of_weight = replica._place(self._weight)
-        return of_weight, replica._place(self._bias) if brings_bias and self._bias is not None else None
+            replica.bound += norm * sqrt(_square(inputs)) + (norm * sqrt(len(of_outputs)) if of_bias else 0.0)
+        return replica._place(self._weight), replica._place(of_bias) if of_bias else None
 
 
 def _square(values: Tensor) -> float:
