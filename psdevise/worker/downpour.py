@@ -35,7 +35,7 @@ from psdevise.worker.replica import LocalSteps, Replica
 from psdevise.worker.task import Task, generator, unique_rows
 
 WAIT_SECONDS = 0.005
-SMALL_BYTES = 4_000_000  # of parameters, that a shard updates and a worker copies in a millisecond
+SMALL_BYTES = 4_000_000  # of parameters: to update and copy them takes a millisecond or two
 
 
 @dataclass(frozen=True)
